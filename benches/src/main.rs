@@ -1,0 +1,3 @@
+//! Benchmarks of env86 against its peers.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Small firmware for guests that need INT services.

@@ -1,0 +1,1 @@
+//! Execution engine that translates guest code to host code.

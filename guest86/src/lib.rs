@@ -1,0 +1,1 @@
+//! Wire protocol between host and guest service, and the guest service itself.

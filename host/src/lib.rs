@@ -1,0 +1,1 @@
+//! The env86 command.

@@ -1,0 +1,3 @@
+//! The env86 command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Project tasks: demo, test, fixtures, ci.
+
+fn main() {}
