@@ -1,1 +1,4 @@
 //! The PC around the CPU: chips, PCI, virtio, 9P server and the motherboard that wires them.
+
+pub mod bus;
+pub mod device;

@@ -1,0 +1,3 @@
+//! The processor: state, flags, segments, paging, exceptions, interrupts.
+
+pub mod tlb;

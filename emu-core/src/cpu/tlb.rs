@@ -1,0 +1,323 @@
+//! The software TLB: one directly indexed table per address-space view.
+//!
+//! A view belongs to one CPL class (supervisor or user) of the current address space. Its read and
+//! write tables have one entry per linear page, so a translation is one load; there are no tags and
+//! no conflicts. Translated code indexes the same tables (see `docs/engine.md`).
+//!
+//! ```text
+//! fast entry   host address of the page - guest linear page + 1   (bit 0 set)
+//! slow entry   0: not cached, or every access has to be looked at (devices, code pages, ROM writes,
+//!              pages that are not dirty yet)
+//! code entry   physical page number + 1, 0 = not cached
+//! ```
+//!
+//! The class is fixed by the view and the direction by the table, so no permission bit is tested on
+//! the fast path. A read fills only the read entry; the first write takes the slow path, which sets
+//! the dirty bit.
+#![allow(unsafe_code)] // turns table entries into host pointers: the core of every memory access
+
+use memmap2::{MmapMut, MmapOptions};
+
+/// Linear pages of a 32-bit address space.
+const PAGES: usize = 1 << 20;
+/// Above this many cached pages a flush replaces the table instead of clearing entries.
+const MAX_FILLED: usize = 16_384;
+/// Reverse map: page has no fast write entry.
+const NO_WRITER: u32 = 0;
+/// Reverse map: more than one linear page may write it.
+const MANY_WRITERS: u32 = u32::MAX;
+
+/// Layout of a view's tables; translated code relies on it.
+#[repr(C)]
+struct Tables {
+    read: [u64; PAGES],
+    write: [u64; PAGES],
+    code: [u32; PAGES],
+}
+
+/// One address-space view.
+struct View {
+    map: MmapMut,
+    tables: *mut Tables,
+    /// Linear pages with at least one entry, not global.
+    filled: Vec<u32>,
+    /// Linear pages with at least one entry that survive a CR3 load.
+    filled_global: Vec<u32>,
+    /// One bit per 4 MiB: an entry there stems from a large page (INVLPG drops all of it).
+    large: [u64; 16],
+}
+
+impl View {
+    fn new() -> std::io::Result<Self> {
+        let mut map = MmapOptions::new().len(size_of::<Tables>()).map_anon()?;
+        let tables = map.as_mut_ptr().cast::<Tables>();
+        Ok(Self { map, tables, filled: Vec::new(), filled_global: Vec::new(), large: [0; 16] })
+    }
+
+    #[inline(always)]
+    fn tables(&self) -> &Tables {
+        // SAFETY: `tables` points to a live, zero-initialised, suitably aligned (page) mapping of
+        // the right size owned by `self.map`; every bit pattern is a valid `Tables`.
+        unsafe { &*self.tables }
+    }
+
+    #[inline(always)]
+    fn tables_mut(&mut self) -> &mut Tables {
+        // SAFETY: as in `tables`, and `&mut self` is exclusive.
+        unsafe { &mut *self.tables }
+    }
+
+    fn clear_page(&mut self, lin_page: u32) {
+        let p = lin_page as usize & (PAGES - 1);
+        let t = self.tables_mut();
+        t.read[p] = 0;
+        t.write[p] = 0;
+        t.code[p] = 0;
+    }
+
+    fn note_fill(&mut self, lin_page: u32, global: bool, large: bool) {
+        let p = lin_page as usize & (PAGES - 1);
+        let t = self.tables();
+        if t.read[p] == 0 && t.write[p] == 0 && t.code[p] == 0 {
+            let list = if global { &mut self.filled_global } else { &mut self.filled };
+            list.push(lin_page);
+            // INVLPG leaves its page listed, so refills repeat it; a guest must not grow the list.
+            if list.len() > PAGES {
+                list.sort_unstable();
+                list.dedup();
+            }
+        }
+        if large {
+            self.large[p >> 16] |= 1 << ((p >> 10) & 63);
+        }
+    }
+
+    fn flush_non_global(&mut self) {
+        if self.filled.len() > MAX_FILLED {
+            return self.flush_all();
+        }
+        for page in std::mem::take(&mut self.filled) {
+            self.clear_page(page);
+        }
+    }
+
+    fn flush_all(&mut self) {
+        if self.filled.len() + self.filled_global.len() > MAX_FILLED {
+            // A fresh anonymous mapping is all slow entries, and cheaper than many scattered stores.
+            // On failure (host out of address space) the entries are cleared one by one instead.
+            if let Ok(mut map) = MmapOptions::new().len(size_of::<Tables>()).map_anon() {
+                self.tables = map.as_mut_ptr().cast::<Tables>();
+                self.map = map;
+                self.filled.clear();
+                self.filled_global.clear();
+            }
+        }
+        for page in std::mem::take(&mut self.filled) {
+            self.clear_page(page);
+        }
+        for page in std::mem::take(&mut self.filled_global) {
+            self.clear_page(page);
+        }
+        self.large = [0; 16];
+    }
+
+    fn invlpg(&mut self, lin_page: u32) {
+        let p = lin_page as usize & (PAGES - 1);
+        let bit = 1u64 << ((p >> 10) & 63);
+        if self.large[p >> 16] & bit != 0 {
+            let first = (p & !0x3FF) as u32;
+            for page in first..first + 1024 {
+                self.clear_page(page);
+            }
+            self.large[p >> 16] &= !bit;
+        } else {
+            self.clear_page(lin_page);
+        }
+    }
+}
+
+/// What a fill makes fast.
+#[derive(Clone, Copy, Debug)]
+pub struct Fill {
+    /// Linear page number.
+    pub lin_page: u32,
+    /// Physical page number; must be a RAM page.
+    pub pfn: u32,
+    /// Writes become fast too.
+    pub write: bool,
+    /// Reads become fast.
+    pub read: bool,
+    /// The translation survives CR3 loads.
+    pub global: bool,
+    /// The translation stems from a 2 or 4 MiB page.
+    pub large: bool,
+}
+
+/// The views of the machine: supervisor and user class of the current address space.
+pub struct Views {
+    views: [View; 2],
+    current: usize,
+    /// Physical page -> linear page with a fast write entry (+1), [`NO_WRITER`] or [`MANY_WRITERS`].
+    writers: Vec<u32>,
+    /// Counts changes that may have removed a code entry; compared for equality only.
+    pub(crate) generation: u64,
+}
+
+// SAFETY: the raw table pointers point into mappings owned by the same value.
+unsafe impl Send for Views {}
+
+impl Views {
+    /// Empty views for a machine with `ram_pages` pages of RAM.
+    pub(crate) fn new(ram_pages: usize) -> std::io::Result<Self> {
+        Ok(Self {
+            views: [View::new()?, View::new()?],
+            current: 0,
+            writers: vec![NO_WRITER; ram_pages],
+            generation: 0,
+        })
+    }
+
+    /// Selects the class: user (CPL 3) or supervisor.
+    #[inline(always)]
+    pub fn select(&mut self, user: bool) {
+        self.current = usize::from(user);
+    }
+
+    /// Class that is selected.
+    #[inline(always)]
+    pub fn is_user(&self) -> bool {
+        self.current == 1
+    }
+
+    #[inline(always)]
+    fn cur(&self) -> &View {
+        // `current` is 0 or 1 by construction.
+        &self.views[self.current & 1]
+    }
+
+    /// Fast read entry for a linear address, 0 if slow.
+    #[inline(always)]
+    pub(crate) fn read_entry(&self, lin: u32) -> u64 {
+        self.cur().tables().read[(lin >> 12) as usize]
+    }
+
+    /// Fast write entry for a linear address, 0 if slow.
+    #[inline(always)]
+    pub(crate) fn write_entry(&self, lin: u32) -> u64 {
+        self.cur().tables().write[(lin >> 12) as usize]
+    }
+
+    /// Physical page number + 1 of an executable linear page, 0 if not cached.
+    #[inline(always)]
+    pub(crate) fn code_entry(&self, lin: u32) -> u32 {
+        self.cur().tables().code[(lin >> 12) as usize]
+    }
+
+    /// Makes a page of RAM fast in the view of `user`.
+    ///
+    /// # Safety
+    /// `ram_base` must be the host address of physical address 0 of a RAM that lives as long as
+    /// these views and is larger than `fill.pfn` pages.
+    pub(crate) unsafe fn fill(&mut self, ram_base: u64, user: bool, fill: Fill) {
+        let view = &mut self.views[usize::from(user)];
+        view.note_fill(fill.lin_page, fill.global, fill.large);
+        let host = ram_base + (u64::from(fill.pfn) << 12);
+        let entry = host.wrapping_sub(u64::from(fill.lin_page) << 12) | 1;
+        let p = fill.lin_page as usize & (PAGES - 1);
+        let t = view.tables_mut();
+        if fill.read {
+            t.read[p] = entry;
+        }
+        if fill.write {
+            t.write[p] = entry;
+            if let Some(w) = self.writers.get_mut(fill.pfn as usize) {
+                let me = fill.lin_page + 1;
+                *w = if *w == NO_WRITER || *w == me { me } else { MANY_WRITERS };
+            }
+        }
+    }
+
+    /// Caches that a linear page is executable and where it lies.
+    pub(crate) fn fill_code(&mut self, user: bool, lin_page: u32, pfn: u32, global: bool, large: bool) {
+        let view = &mut self.views[usize::from(user)];
+        view.note_fill(lin_page, global, large);
+        view.tables_mut().code[lin_page as usize & (PAGES - 1)] = pfn + 1;
+    }
+
+    /// All write entries of physical page `pfn` become slow.
+    pub(crate) fn protect_page(&mut self, ram_base: u64, pfn: u32) {
+        let Some(w) = self.writers.get_mut(pfn as usize) else { return };
+        let writer = std::mem::replace(w, NO_WRITER);
+        if writer == NO_WRITER {
+            return;
+        }
+        let host = ram_base + (u64::from(pfn) << 12);
+        for view in &mut self.views {
+            if writer == MANY_WRITERS {
+                let pages: Vec<u32> = view.filled.iter().chain(&view.filled_global).copied().collect();
+                let t = view.tables_mut();
+                for page in pages {
+                    let e = &mut t.write[page as usize & (PAGES - 1)];
+                    if *e == host.wrapping_sub(u64::from(page) << 12) | 1 {
+                        *e = 0;
+                    }
+                }
+            } else {
+                view.tables_mut().write[(writer - 1) as usize & (PAGES - 1)] = 0;
+            }
+        }
+    }
+
+    /// CR3 load: drops everything that is not global.
+    pub fn flush_non_global(&mut self) {
+        self.generation += 1;
+        self.views.iter_mut().for_each(View::flush_non_global);
+    }
+
+    /// Drops everything.
+    pub fn flush_all(&mut self) {
+        self.generation += 1;
+        self.views.iter_mut().for_each(View::flush_all);
+        self.writers.fill(NO_WRITER);
+    }
+
+    /// INVLPG: drops a page in all views, global or not.
+    pub fn invlpg(&mut self, lin: u32) {
+        self.generation += 1;
+        self.views.iter_mut().for_each(|v| v.invlpg(lin >> 12));
+    }
+}
+
+/// Reads through a fast entry.
+///
+/// # Safety
+/// `entry` must be a fast read or write entry of the page that contains `lin..lin + size_of::<T>()`
+/// (which must not cross the page), and the RAM behind it must be alive.
+#[inline(always)]
+pub(crate) unsafe fn load<T: Copy>(entry: u64, lin: u32) -> T {
+    let host = (entry - 1).wrapping_add(u64::from(lin)) as *const T;
+    // SAFETY: the entry is the page's host address minus its linear address (plus 1), so `host`
+    // points to `lin`'s byte in guest RAM; the caller guarantees that the access stays in the page.
+    unsafe { host.read_unaligned() }
+}
+
+/// Writes through a fast entry.
+///
+/// # Safety
+/// As [`load`], with a fast *write* entry.
+#[inline(always)]
+pub(crate) unsafe fn store<T: Copy>(entry: u64, lin: u32, value: T) {
+    let host = (entry - 1).wrapping_add(u64::from(lin)) as *mut T;
+    // SAFETY: as in `load`; the entry is a write entry, so the page is RAM that may be written
+    // without further bookkeeping.
+    unsafe { host.write_unaligned(value) }
+}
+
+/// Host pointer of `lin` through a fast entry, for block copies that stay inside the page.
+///
+/// # Safety
+/// As [`load`]; at most `4096 - (lin & 4095)` bytes may be accessed.
+#[inline(always)]
+pub(crate) unsafe fn pointer(entry: u64, lin: u32) -> *mut u8 {
+    (entry - 1).wrapping_add(u64::from(lin)) as *mut u8
+}
