@@ -18,6 +18,8 @@
 
 use memmap2::{MmapMut, MmapOptions};
 
+use crate::mem::GuestRam;
+
 /// Linear pages of a 32-bit address space.
 const PAGES: usize = 1 << 20;
 /// Above this many cached pages a flush replaces the table instead of clearing entries.
@@ -213,12 +215,14 @@ impl Views {
         self.cur().tables().code[(lin >> 12) as usize]
     }
 
-    /// Makes a page of RAM fast in the view of `user`.
+    /// Makes a page of `ram` fast in the view of `user`. Pages outside RAM are ignored.
     ///
-    /// # Safety
-    /// `ram_base` must be the host address of physical address 0 of a RAM that lives as long as
-    /// these views and is larger than `fill.pfn` pages.
-    pub(crate) unsafe fn fill(&mut self, ram_base: u64, user: bool, fill: Fill) {
+    /// `ram` must be the one RAM these views serve (both are fields of [`crate::mem::Memory`]).
+    pub(crate) fn fill(&mut self, ram: &GuestRam, user: bool, fill: Fill) {
+        if (u64::from(fill.pfn) + 1) << 12 > ram.len() as u64 {
+            return;
+        }
+        let ram_base = ram.base_addr();
         let view = &mut self.views[usize::from(user)];
         view.note_fill(fill.lin_page, fill.global, fill.large);
         let host = ram_base + (u64::from(fill.pfn) << 12);
@@ -288,36 +292,121 @@ impl Views {
     }
 }
 
-/// Reads through a fast entry.
-///
-/// # Safety
-/// `entry` must be a fast read or write entry of the page that contains `lin..lin + size_of::<T>()`
-/// (which must not cross the page), and the RAM behind it must be alive.
-#[inline(always)]
-pub(crate) unsafe fn load<T: Copy>(entry: u64, lin: u32) -> T {
-    let host = (entry - 1).wrapping_add(u64::from(lin)) as *const T;
-    // SAFETY: the entry is the page's host address minus its linear address (plus 1), so `host`
-    // points to `lin`'s byte in guest RAM; the caller guarantees that the access stays in the page.
-    unsafe { host.read_unaligned() }
+impl Views {
+    /// Reads a scalar if its page is fast for reading and it does not cross the page.
+    #[inline(always)]
+    pub(crate) fn fast_read<T: Scalar>(&self, lin: u32) -> Option<T> {
+        Self::load(self.read_entry(lin), lin)
+    }
+
+    /// Reads a scalar if its page is fast for *writing* (first half of a read-modify-write).
+    #[inline(always)]
+    pub(crate) fn fast_read_for_write<T: Scalar>(&self, lin: u32) -> Option<T> {
+        Self::load(self.write_entry(lin), lin)
+    }
+
+    #[inline(always)]
+    fn load<T: Scalar>(entry: u64, lin: u32) -> Option<T> {
+        if entry == 0 || lin & 0xFFF > 0x1000 - size_of::<T>() as u32 {
+            return None;
+        }
+        let host = (entry - 1).wrapping_add(u64::from(lin)) as *const T;
+        // SAFETY: a fast entry is the page's host address minus its linear address plus 1, set only
+        // by `fill` for a page of the RAM these views serve, which lives as long as they do
+        // (`Memory` owns both); the access stays in the page; any bit pattern is a valid scalar.
+        Some(unsafe { host.read_unaligned() })
+    }
+
+    /// Writes a scalar if its page is fast for writing and it does not cross the page.
+    #[inline(always)]
+    pub(crate) fn fast_write<T: Scalar>(&mut self, lin: u32, value: T) -> bool {
+        let entry = self.write_entry(lin);
+        if entry == 0 || lin & 0xFFF > 0x1000 - size_of::<T>() as u32 {
+            return false;
+        }
+        let host = (entry - 1).wrapping_add(u64::from(lin)) as *mut T;
+        // SAFETY: as in `load`; the entry is a write entry, and `&mut self` of the `Memory` that
+        // owns RAM and views excludes other references to RAM.
+        unsafe { host.write_unaligned(value) };
+        true
+    }
+
+    /// Bytes from `lin` to the end of its page.
+    pub(crate) fn read_run(&self, lin: u32) -> Option<&[u8]> {
+        let entry = self.read_entry(lin);
+        if entry == 0 {
+            return None;
+        }
+        let host = (entry - 1).wrapping_add(u64::from(lin)) as *const u8;
+        // SAFETY: as in `load`; the run ends with the page. The borrow of `self` keeps writers out.
+        Some(unsafe { std::slice::from_raw_parts(host, 0x1000 - (lin as usize & 0xFFF)) })
+    }
+
+    /// Bytes from `lin` to the end of its page, writable.
+    pub(crate) fn write_run(&mut self, lin: u32) -> Option<&mut [u8]> {
+        let entry = self.write_entry(lin);
+        if entry == 0 {
+            return None;
+        }
+        let host = (entry - 1).wrapping_add(u64::from(lin)) as *mut u8;
+        // SAFETY: as in `fast_write`; the run ends with the page; the borrow is exclusive.
+        Some(unsafe { std::slice::from_raw_parts_mut(host, 0x1000 - (lin as usize & 0xFFF)) })
+    }
+
+    /// Forward copy inside one source and one destination page with byte-order propagation.
+    pub(crate) fn copy_forward(&mut self, src: u32, dst: u32, len: u32) -> bool {
+        let (from, to) = (self.read_entry(src), self.write_entry(dst));
+        let room = 0x1000 - (src & 0xFFF).max(dst & 0xFFF);
+        if from == 0 || to == 0 || len > room {
+            return false;
+        }
+        let from = (from - 1).wrapping_add(u64::from(src)) as *const u8;
+        let to = (to - 1).wrapping_add(u64::from(dst)) as *mut u8;
+        let len = len as usize;
+        let distance = (to as usize).wrapping_sub(from as usize);
+        if distance == 0 || distance >= len {
+            // SAFETY: both runs lie in RAM pages (see `load`), `len` stays in both pages. `copy`
+            // allows overlap; with the destination before the source, or no overlap, moving all
+            // at once equals moving byte by byte upwards.
+            unsafe { std::ptr::copy(from, to, len) };
+        } else {
+            for i in 0..len {
+                // SAFETY: as above; upward byte order repeats the first `distance` bytes.
+                unsafe { to.add(i).write(from.add(i).read()) };
+            }
+        }
+        true
+    }
 }
 
-/// Writes through a fast entry.
-///
-/// # Safety
-/// As [`load`], with a fast *write* entry.
-#[inline(always)]
-pub(crate) unsafe fn store<T: Copy>(entry: u64, lin: u32, value: T) {
-    let host = (entry - 1).wrapping_add(u64::from(lin)) as *mut T;
-    // SAFETY: as in `load`; the entry is a write entry, so the page is RAM that may be written
-    // without further bookkeeping.
-    unsafe { host.write_unaligned(value) }
+/// Integers the guest loads and stores.
+pub trait Scalar: Copy + private::Sealed {
+    /// From exactly `size_of::<Self>()` little-endian bytes (fewer read as 0).
+    fn from_le(bytes: &[u8]) -> Self;
+    /// To little-endian bytes; `out` must have `size_of::<Self>()` bytes (excess is dropped).
+    fn to_le(self, out: &mut [u8]);
 }
 
-/// Host pointer of `lin` through a fast entry, for block copies that stay inside the page.
-///
-/// # Safety
-/// As [`load`]; at most `4096 - (lin & 4095)` bytes may be accessed.
-#[inline(always)]
-pub(crate) unsafe fn pointer(entry: u64, lin: u32) -> *mut u8 {
-    (entry - 1).wrapping_add(u64::from(lin)) as *mut u8
+mod private {
+    pub trait Sealed {}
 }
+
+macro_rules! scalar {
+    ($($t:ty),*) => {$(
+        impl private::Sealed for $t {}
+        impl Scalar for $t {
+            #[inline]
+            fn from_le(bytes: &[u8]) -> Self {
+                let mut b = [0; size_of::<$t>()];
+                for (d, s) in b.iter_mut().zip(bytes) { *d = *s; }
+                <$t>::from_le_bytes(b)
+            }
+            #[inline]
+            fn to_le(self, out: &mut [u8]) {
+                for (d, s) in out.iter_mut().zip(self.to_le_bytes()) { *d = s; }
+            }
+        }
+    )*};
+}
+
+scalar!(u8, u16, u32, u64, u128);

@@ -11,7 +11,7 @@ pub use map::{PageKind, PhysMap};
 pub use page_flags::{CODE, LINE, PageFlags, line_mask};
 pub use ram::{Backing, CHUNK_SIZE, GuestRam};
 
-use crate::cpu::tlb::Views;
+use crate::cpu::tlb::{Fill, Scalar, Views};
 
 /// A write that hit code: the engine drops the blocks that overlap it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,8 +208,68 @@ impl Memory {
         let _ = self.dma_write(phys & u64::from(self.a20_mask), &value.to_le_bytes());
     }
 
-    pub(crate) fn ram_base_addr(&self) -> u64 {
-        self.ram.base_addr()
+    /// Makes a RAM page fast in the view of a class.
+    pub(crate) fn fill_view(&mut self, user: bool, fill: Fill) {
+        self.views.fill(&self.ram, user, fill);
+    }
+
+    /// Selects the view of a class; called whenever CPL may have changed.
+    #[inline(always)]
+    pub fn select_view(&mut self, user: bool) {
+        self.views.select(user);
+    }
+
+    /// Reads a scalar if its page is fast and it does not cross the page.
+    #[inline(always)]
+    pub(crate) fn fast_read<T: Scalar>(&self, lin: u32) -> Option<T> {
+        self.views.fast_read(lin)
+    }
+
+    /// Writes a scalar if its page is fast and it does not cross the page; false = slow path.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn fast_write<T: Scalar>(&mut self, lin: u32, value: T) -> bool {
+        self.views.fast_write(lin, value)
+    }
+
+    /// Reads a scalar through its write entry: the first half of a read-modify-write.
+    #[inline(always)]
+    pub(crate) fn fast_read_for_write<T: Scalar>(&self, lin: u32) -> Option<T> {
+        self.views.fast_read_for_write(lin)
+    }
+
+    /// CPU-side scalar read of a RAM or ROM page by physical address (slow path).
+    pub(crate) fn phys_read<T: Scalar>(&self, phys: u64) -> Option<T> {
+        Some(T::from_le(self.ram.get(phys, size_of::<T>())?))
+    }
+
+    /// CPU-side scalar write of a RAM page by physical address (slow path); ROM ignores it.
+    /// Code in the range counts as overwritten.
+    pub(crate) fn phys_write<T: Scalar>(&mut self, phys: u64, value: T) {
+        if self.kind(phys >> 12) != PageKind::Ram {
+            return;
+        }
+        self.note_write(phys, size_of::<T>() as u64);
+        if let Some(dst) = self.ram.get_mut(phys, size_of::<T>()) {
+            value.to_le(dst);
+        }
+    }
+
+    /// Bytes from `lin` to the end of its page, if reads there are fast.
+    pub(crate) fn fast_read_run(&self, lin: u32) -> Option<&[u8]> {
+        self.views.read_run(lin)
+    }
+
+    /// Bytes from `lin` to the end of its page, if writes there are fast.
+    pub(crate) fn fast_write_run(&mut self, lin: u32) -> Option<&mut [u8]> {
+        self.views.write_run(lin)
+    }
+
+    /// Forward copy of `len` bytes between two fast pages, byte by byte in effect (overlapping
+    /// ranges propagate as REP MOVSB does). False if a page is not fast or a range leaves its page.
+    #[must_use]
+    pub(crate) fn fast_copy_forward(&mut self, src: u32, dst: u32, len: u32) -> bool {
+        self.views.copy_forward(src, dst, len)
     }
 
     /// Forgets every cached translation.

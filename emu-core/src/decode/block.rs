@@ -1,0 +1,232 @@
+//! Decoded blocks, cached by physical address and mode, dropped when their bytes are written.
+
+use std::collections::HashMap;
+
+use super::insn::Insn;
+use crate::cpu::ModeKey;
+use crate::mem::{CodeWrite, Memory, line_mask};
+
+/// Index of a block in the cache.
+pub type BlockId = u32;
+
+/// Most instructions of one block.
+pub const MAX_INSNS: usize = 64;
+
+/// Entries of the direct-mapped lookup table.
+const FAST_ENTRIES: usize = 1 << 15;
+
+/// Above this many stored instructions the cache starts afresh (about 64 MiB).
+const MAX_STORED: usize = 2 << 20;
+
+/// A run of instructions up to a control transfer or the end of its page.
+#[derive(Clone, Debug)]
+pub struct Block {
+    key: u64,
+    first: u32,
+    count: u16,
+    bytes: u16,
+    /// The last instruction continues in this physical page (which is not necessarily the next).
+    pub second_page: Option<u32>,
+    alive: bool,
+}
+
+impl Block {
+    /// Instructions.
+    #[inline(always)]
+    pub fn count(&self) -> u32 {
+        u32::from(self.count)
+    }
+
+    /// Length in guest bytes.
+    #[inline(always)]
+    pub fn bytes(&self) -> u32 {
+        u32::from(self.bytes)
+    }
+
+    /// Physical address of the first byte.
+    pub fn phys(&self) -> u32 {
+        self.key as u32
+    }
+
+    fn overlaps(&self, write: CodeWrite) -> bool {
+        let offset = self.phys() & 0xFFF;
+        let here = 0x1000 - offset;
+        let bytes = self.bytes();
+        if self.phys() >> 12 == write.pfn && line_mask(offset, bytes.min(here)) & write.lines != 0 {
+            return true;
+        }
+        self.second_page == Some(write.pfn) && line_mask(0, bytes.saturating_sub(here)) & write.lines != 0
+    }
+
+    fn lines_in(&self, pfn: u32) -> u64 {
+        let offset = self.phys() & 0xFFF;
+        let here = 0x1000 - offset;
+        let mut lines = 0;
+        if self.phys() >> 12 == pfn {
+            lines |= line_mask(offset, self.bytes().min(here));
+        }
+        if self.second_page == Some(pfn) {
+            lines |= line_mask(0, self.bytes().saturating_sub(here));
+        }
+        lines
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Fast {
+    key: u64,
+    id: BlockId,
+}
+
+const NO_KEY: u64 = u64::MAX;
+
+/// All decoded blocks.
+pub struct BlockCache {
+    blocks: Vec<Block>,
+    insns: Vec<Insn>,
+    fast: Box<[Fast]>,
+    by_key: HashMap<u64, BlockId>,
+    by_page: HashMap<u32, Vec<BlockId>>,
+    /// Blocks decoded and dropped, for statistics.
+    pub decoded: u64,
+    /// Blocks dropped because their bytes were written.
+    pub invalidated: u64,
+}
+
+impl Default for BlockCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Key of the block that starts at physical address `phys` in `mode`.
+#[inline(always)]
+pub fn block_key(phys: u32, mode: ModeKey) -> u64 {
+    u64::from(phys) | u64::from(mode.0) << 32
+}
+
+#[inline(always)]
+fn slot(key: u64) -> usize {
+    let k = key as u32;
+    ((k ^ (k >> 13) ^ ((key >> 32) as u32).wrapping_mul(0x9E37)) as usize) & (FAST_ENTRIES - 1)
+}
+
+impl BlockCache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        Self {
+            blocks: Vec::new(),
+            insns: Vec::new(),
+            fast: vec![Fast { key: NO_KEY, id: 0 }; FAST_ENTRIES].into_boxed_slice(),
+            by_key: HashMap::new(),
+            by_page: HashMap::new(),
+            decoded: 0,
+            invalidated: 0,
+        }
+    }
+
+    /// Finds a block.
+    #[inline(always)]
+    pub fn find(&mut self, key: u64) -> Option<BlockId> {
+        let e = self.fast[slot(key)];
+        if e.key == key { Some(e.id) } else { self.find_slow(key) }
+    }
+
+    #[cold]
+    fn find_slow(&mut self, key: u64) -> Option<BlockId> {
+        let id = *self.by_key.get(&key)?;
+        self.fast[slot(key)] = Fast { key, id };
+        Some(id)
+    }
+
+    /// The block.
+    #[inline(always)]
+    pub fn block(&self, id: BlockId) -> &Block {
+        &self.blocks[id as usize]
+    }
+
+    /// Its instructions.
+    #[inline(always)]
+    pub fn insns(&self, id: BlockId) -> &[Insn] {
+        let b = &self.blocks[id as usize];
+        &self.insns[b.first as usize..b.first as usize + usize::from(b.count)]
+    }
+
+    /// Adds a decoded block and marks its lines as code.
+    pub fn insert(
+        &mut self,
+        mem: &mut Memory,
+        key: u64,
+        insns: &[Insn],
+        bytes: u32,
+        second_page: Option<u32>,
+    ) -> BlockId {
+        if self.insns.len() + insns.len() > MAX_STORED {
+            self.clear(mem);
+        }
+        let id = self.blocks.len() as BlockId;
+        let block = Block {
+            key,
+            first: self.insns.len() as u32,
+            count: insns.len() as u16,
+            bytes: bytes as u16,
+            second_page,
+            alive: true,
+        };
+        self.insns.extend_from_slice(insns);
+        self.decoded += 1;
+        for pfn in [Some(block.phys() >> 12), second_page].into_iter().flatten() {
+            mem.mark_code(pfn, block.lines_in(pfn));
+            self.by_page.entry(pfn).or_default().push(id);
+        }
+        self.blocks.push(block);
+        self.by_key.insert(key, id);
+        self.fast[slot(key)] = Fast { key, id };
+        id
+    }
+
+    /// Drops the blocks that overlap a write.
+    pub fn invalidate(&mut self, mem: &mut Memory, write: CodeWrite) {
+        let Some(ids) = self.by_page.remove(&write.pfn) else {
+            mem.set_code_lines(write.pfn, 0);
+            return;
+        };
+        let mut kept = Vec::with_capacity(ids.len());
+        let mut lines = 0;
+        for id in ids {
+            let block = &mut self.blocks[id as usize];
+            if !block.alive {
+                continue;
+            }
+            if block.overlaps(write) {
+                block.alive = false;
+                self.invalidated += 1;
+                let key = block.key;
+                self.by_key.remove(&key);
+                let f = &mut self.fast[slot(key)];
+                if f.key == key {
+                    f.key = NO_KEY;
+                }
+            } else {
+                lines |= block.lines_in(write.pfn);
+                kept.push(id);
+            }
+        }
+        if !kept.is_empty() {
+            self.by_page.insert(write.pfn, kept);
+        }
+        mem.set_code_lines(write.pfn, lines);
+    }
+
+    /// Drops everything.
+    pub fn clear(&mut self, mem: &mut Memory) {
+        for (&pfn, _) in &self.by_page {
+            mem.set_code_lines(pfn, 0);
+        }
+        self.blocks.clear();
+        self.insns.clear();
+        self.by_key.clear();
+        self.by_page.clear();
+        self.fast.fill(Fast { key: NO_KEY, id: 0 });
+    }
+}

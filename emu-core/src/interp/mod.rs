@@ -1,0 +1,399 @@
+//! The interpreter: the specification of every instruction, and an execution engine.
+//!
+//! | file | instructions |
+//! | --- | --- |
+//! | `data.rs` | MOV, MOVZX, XCHG, LEA, CMOV, SETcc, BSWAP, XLAT, CMPXCHG … |
+//! | `arith.rs` | ADD … CMP, INC, DEC, NEG, AND, OR, XOR, TEST, NOT |
+//! | `shift.rs` `muldiv.rs` `bcd.rs` `bit.rs` | as named |
+//! | `stack.rs` `branch.rs` `string.rs` `flagops.rs` | as named |
+//! | `segops.rs` `system.rs` `io.rs` | segment loads, far transfers, control registers, ports |
+//! | `x87*.rs` `mmx.rs` `sse*.rs` | floating point and vectors |
+//! | `dispatch.rs` | instruction → function |
+//! | `env.rs` | memory and bus access |
+
+pub mod arith;
+pub mod branch;
+pub mod data;
+pub mod dispatch;
+pub mod env;
+pub mod operand;
+pub mod stack;
+
+pub use env::Env;
+
+use crate::bus::SystemBus;
+use crate::cpu::paging::{self, Access};
+use crate::cpu::{CpuState, Exec, Trap, TrapKind, debug_regs, flags, interrupt, seg, vector};
+use crate::decode::block::{self, BlockCache, BlockId};
+use crate::decode::iced::{self, Decode};
+use crate::decode::insn::Insn;
+use crate::engine::{CpuEngine, EngineStats, Exit};
+use crate::mem::{Memory, PageKind};
+
+/// The interpreting engine (tier T0).
+#[derive(Default)]
+pub struct Interpreter {
+    cache: BlockCache,
+    stats: EngineStats,
+}
+
+/// What to execute next.
+enum Fetched {
+    /// A cached block.
+    Block(BlockId),
+    /// One instruction that must not be cached: it lies in device memory, straddles into it, or the
+    /// code segment's limit cuts the block.
+    Single(Insn),
+}
+
+impl Interpreter {
+    /// An engine with an empty cache.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Drops blocks whose bytes were written.
+    fn drop_written(&mut self, mem: &mut Memory) {
+        while mem.has_code_writes() {
+            for write in mem.take_code_writes() {
+                self.cache.invalidate(mem, write);
+            }
+        }
+    }
+
+    /// Finds or decodes what CS:EIP points to.
+    #[inline(always)]
+    fn fetch(&mut self, cpu: &mut CpuState, env: &mut Env<'_>) -> Exec<Fetched> {
+        let cs = &cpu.seg[seg::CS];
+        let (base, limit) = (cs.base, cs.limit);
+        let lin = base.wrapping_add(cpu.eip);
+        let entry = env.mem.views.code_entry(lin);
+        if entry != 0 {
+            let phys = (entry - 1) << 12 | (lin & 0xFFF);
+            if let Some(id) = self.cache.find(block::block_key(phys, cpu.mode)) {
+                let b = self.cache.block(id);
+                let last = cpu.eip.wrapping_add(b.bytes() - 1);
+                if last >= cpu.eip && last <= limit && b.second_page.is_none() {
+                    return Ok(Fetched::Block(id));
+                }
+            }
+        }
+        self.fetch_slow(cpu, env, lin, limit)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fetch_slow(&mut self, cpu: &mut CpuState, env: &mut Env<'_>, lin: u32, limit: u32) -> Exec<Fetched> {
+        if cpu.eip > limit {
+            return Err(Trap::GP0);
+        }
+        let user = cpu.cpl == 3;
+        let phys = paging::translate(cpu, env.mem, lin, Access::Fetch, user)?;
+        if env.mem.kind(phys >> 12) == PageKind::Device {
+            return self.fetch_bytewise(cpu, env, lin, limit).map(Fetched::Single);
+        }
+        let phys = phys as u32;
+        let key = block::block_key(phys, cpu.mode);
+        if let Some(id) = self.cache.find(key) {
+            let b = self.cache.block(id);
+            let last = cpu.eip.wrapping_add(b.bytes() - 1);
+            if last >= cpu.eip && last <= limit {
+                let Some(second) = b.second_page else { return Ok(Fetched::Block(id)) };
+                let next = (lin & !0xFFF).wrapping_add(0x1000);
+                let phys2 = paging::translate(cpu, env.mem, next, Access::Fetch, user)?;
+                if phys2 >> 12 == u64::from(second) {
+                    return Ok(Fetched::Block(id));
+                }
+            }
+            return self.fetch_bytewise(cpu, env, lin, limit).map(Fetched::Single);
+        }
+        self.decode_block(cpu, env, lin, phys, limit)
+    }
+
+    fn decode_block(
+        &mut self,
+        cpu: &mut CpuState,
+        env: &mut Env<'_>,
+        lin: u32,
+        phys: u32,
+        limit: u32,
+    ) -> Exec<Fetched> {
+        let mut insns: Vec<Insn> = Vec::with_capacity(block::MAX_INSNS);
+        let page_start = u64::from(phys & !0xFFF);
+        let mut page = [0u8; 0x1000];
+        if !env.mem.dma_read(page_start, &mut page) {
+            return self.fetch_bytewise(cpu, env, lin, limit).map(Fetched::Single);
+        }
+        let start = (phys & 0xFFF) as usize;
+        let mut at = start;
+        while insns.len() < block::MAX_INSNS && at < 0x1000 {
+            match iced::decode(&page[at..], cpu.mode) {
+                Decode::Insn(mut insn) => {
+                    at += usize::from(insn.len);
+                    insn.end = (at - start) as u16;
+                    insns.push(insn);
+                    if insn.flags & Insn::ENDS_BLOCK != 0 {
+                        break;
+                    }
+                }
+                // The instruction that leaves the page gets a block of its own.
+                Decode::NeedMore | Decode::TooLong => break,
+            }
+        }
+        let bytes = (at - start) as u32;
+        if insns.is_empty() {
+            return self.decode_straddling(cpu, env, lin, phys, limit);
+        }
+        let last = cpu.eip.wrapping_add(bytes - 1);
+        if last < cpu.eip || last > limit {
+            return self.fetch_bytewise(cpu, env, lin, limit).map(Fetched::Single);
+        }
+        let key = block::block_key(phys, cpu.mode);
+        Ok(Fetched::Block(self.cache.insert(env.mem, key, &insns, bytes, None)))
+    }
+
+    /// Decodes the one instruction at the end of a page that continues in the next.
+    fn decode_straddling(
+        &mut self,
+        cpu: &mut CpuState,
+        env: &mut Env<'_>,
+        lin: u32,
+        phys: u32,
+        limit: u32,
+    ) -> Exec<Fetched> {
+        let mut insn = self.fetch_bytewise(cpu, env, lin, limit)?;
+        let here = 0x1000 - (phys & 0xFFF);
+        if u32::from(insn.len) <= here {
+            return Ok(Fetched::Single(insn));
+        }
+        let user = cpu.cpl == 3;
+        let phys2 = paging::translate(cpu, env.mem, lin.wrapping_add(here), Access::Fetch, user)?;
+        if env.mem.kind(phys2 >> 12) == PageKind::Device {
+            return Ok(Fetched::Single(insn));
+        }
+        insn.end = u16::from(insn.len);
+        let key = block::block_key(phys, cpu.mode);
+        let second = Some((phys2 >> 12) as u32);
+        Ok(Fetched::Block(self.cache.insert(env.mem, key, &[insn], u32::from(insn.len), second)))
+    }
+
+    /// Fetches one instruction byte by byte, with the checks of each byte in order.
+    fn fetch_bytewise(&mut self, cpu: &mut CpuState, env: &mut Env<'_>, lin: u32, limit: u32) -> Exec<Insn> {
+        let user = cpu.cpl == 3;
+        let mut bytes = [0u8; iced::MAX_LEN];
+        let mut n = 0;
+        loop {
+            if n >= bytes.len() {
+                return Err(Trap::GP0);
+            }
+            if cpu.eip.checked_add(n as u32).is_none_or(|last| last > limit) {
+                return Err(Trap::GP0);
+            }
+            let at = lin.wrapping_add(n as u32);
+            let phys = paging::translate(cpu, env.mem, at, Access::Fetch, user)?;
+            bytes[n] = env.read_phys(cpu, phys);
+            n += 1;
+            match iced::decode(&bytes[..n], cpu.mode) {
+                Decode::Insn(mut insn) => {
+                    insn.end = u16::from(insn.len);
+                    return Ok(insn);
+                }
+                Decode::NeedMore => {}
+                Decode::TooLong => return Err(Trap::GP0),
+            }
+        }
+    }
+
+    /// Delivers a trap that instruction or fetch raised; EIP is at the instruction.
+    #[cold]
+    #[inline(never)]
+    fn deliver(&mut self, cpu: &mut CpuState, env: &mut Env<'_>, trap: Trap) -> Result<(), Exit> {
+        env.attention = true;
+        match trap.kind() {
+            TrapKind::Restart => {
+                cpu.retired += 1;
+                Ok(())
+            }
+            TrapKind::Shutdown => Err(Exit::Shutdown),
+            TrapKind::Exception(e) => {
+                env.stats.exceptions[usize::from(e.vector & 31)] += 1;
+                interrupt::deliver_exception(cpu, env, e).map_err(|_| Exit::Shutdown)
+            }
+        }
+    }
+
+    /// Looks at everything that may be due between two instructions. `Err` leaves the engine.
+    #[inline(never)]
+    fn look_around(&mut self, cpu: &mut CpuState, env: &mut Env<'_>) -> Result<(), Exit> {
+        self.drop_written(env.mem);
+        env.mem.select_view(cpu.cpl == 3);
+        if env.sys.must_exit() {
+            return Err(Exit::Request);
+        }
+        if !cpu.int_shadow {
+            if !cpu.nmi_blocked && env.sys.take_nmi() {
+                cpu.halted = false;
+                cpu.nmi_blocked = true;
+                return interrupt::deliver_external(cpu, env, vector::NMI).map_err(|_| Exit::Shutdown);
+            }
+            if cpu.eflags & flags::IF != 0
+                && env.sys.interrupt_pending()
+                && let Some(v) = {
+                    let cx = env.context(cpu);
+                    env.sys.ack_interrupt(env.mem, cx)
+                }
+            {
+                cpu.halted = false;
+                env.stats.interrupts += 1;
+                interrupt::deliver_external(cpu, env, v).map_err(|_| Exit::Shutdown)?;
+                env.mem.select_view(cpu.cpl == 3);
+                // Delivery may itself have written to code (stack in a code page).
+                self.drop_written(env.mem);
+            }
+        }
+        if cpu.halted { Err(Exit::Halted) } else { Ok(()) }
+    }
+
+    /// One instruction with everything that is rare: single-step, breakpoints, interrupt shadow.
+    #[cold]
+    #[inline(never)]
+    fn step_with_debug(&mut self, cpu: &mut CpuState, env: &mut Env<'_>) -> Result<(), Exit> {
+        let tf = cpu.eflags & flags::TF != 0;
+        cpu.int_shadow = false;
+        cpu.debug_hits = 0;
+        if cpu.debug_armed && cpu.eflags & flags::RF == 0 {
+            let hits = debug_regs::code_hits(cpu, cpu.seg[seg::CS].base.wrapping_add(cpu.eip));
+            if hits != 0 {
+                cpu.dr[6] = (cpu.dr[6] & !15) | u32::from(hits);
+                return self.deliver(cpu, env, Trap::exception(vector::DB));
+            }
+        }
+        let rf = cpu.eflags & flags::RF != 0;
+        let insn = match self.fetch(cpu, env) {
+            Ok(Fetched::Single(insn)) => insn,
+            Ok(Fetched::Block(id)) => self.cache.insns(id)[0],
+            Err(trap) => return self.deliver(cpu, env, trap),
+        };
+        let start = cpu.eip;
+        cpu.eip = start.wrapping_add(u32::from(insn.len));
+        env.index = 0;
+        env.limit = 1;
+        env.attention = true;
+        match (insn.exec)(cpu, env, &insn) {
+            Ok(()) => {
+                cpu.retired += 1;
+                // IRET may set RF for the instruction it returns to; everything else clears it.
+                if rf && insn.flags & Insn::ENDS_BLOCK == 0 {
+                    cpu.eflags &= !flags::RF;
+                }
+            }
+            Err(trap) => {
+                cpu.eip = start;
+                if trap != Trap::RESTART || (cpu.debug_hits == 0 && !tf) {
+                    return self.deliver(cpu, env, trap);
+                }
+                cpu.retired += 1;
+            }
+        }
+        // Trap-class debug exceptions: after the instruction, unless MOV SS holds them back.
+        if !cpu.int_shadow && (tf || cpu.debug_hits != 0) {
+            cpu.dr[6] =
+                (cpu.dr[6] & !15) | u32::from(cpu.debug_hits) | if tf { debug_regs::DR6_BS } else { 0 };
+            cpu.debug_hits = 0;
+            env.mem.select_view(cpu.cpl == 3);
+            return self.deliver(cpu, env, Trap::exception(vector::DB));
+        }
+        Ok(())
+    }
+
+    /// Runs the instructions of a block. Returns the trap that ended it, with EIP at its instruction.
+    #[inline(always)]
+    fn run_block(cpu: &mut CpuState, env: &mut Env<'_>, insns: &[Insn]) -> Option<Trap> {
+        let base = cpu.eip;
+        env.index = 0;
+        let mut start = base;
+        for insn in insns {
+            let next = base.wrapping_add(u32::from(insn.end));
+            cpu.eip = next;
+            if let Err(trap) = (insn.exec)(cpu, env, insn) {
+                cpu.eip = start;
+                cpu.retired += u64::from(env.index);
+                return Some(trap);
+            }
+            start = next;
+            env.index += 1;
+            if env.index >= env.limit {
+                break;
+            }
+        }
+        cpu.retired += u64::from(env.index);
+        None
+    }
+}
+
+impl CpuEngine for Interpreter {
+    fn run(&mut self, cpu: &mut CpuState, mem: &mut Memory, sys: &mut dyn SystemBus, budget: u64) -> Exit {
+        let end = cpu.retired.saturating_add(budget);
+        let mut stats = std::mem::take(&mut self.stats);
+        let mut env = Env { mem, sys, index: 0, limit: 0, attention: true, stats: &mut stats };
+        let exit = loop {
+            if env.attention {
+                env.attention = false;
+                env.index = 0;
+                if let Err(exit) = self.look_around(cpu, &mut env) {
+                    break exit;
+                }
+                if cpu.int_shadow || cpu.debug_armed || cpu.eflags & (flags::TF | flags::RF) != 0 {
+                    if cpu.retired >= end {
+                        break Exit::Budget;
+                    }
+                    if let Err(exit) = self.step_with_debug(cpu, &mut env) {
+                        break exit;
+                    }
+                    env.attention = true;
+                    continue;
+                }
+            }
+            if cpu.retired >= end {
+                break Exit::Budget;
+            }
+            env.index = 0;
+            let trap = match self.fetch(cpu, &mut env) {
+                Ok(Fetched::Block(id)) => {
+                    let insns = self.cache.insns(id);
+                    let left = end - cpu.retired;
+                    let n = insns.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                    env.limit = n as u32;
+                    Self::run_block(cpu, &mut env, &insns[..n])
+                }
+                Ok(Fetched::Single(insn)) => {
+                    env.limit = 1;
+                    env.attention = true;
+                    Self::run_block(cpu, &mut env, std::slice::from_ref(&insn))
+                }
+                Err(trap) => Some(trap),
+            };
+            if let Some(trap) = trap {
+                env.index = 0;
+                if let Err(exit) = self.deliver(cpu, &mut env, trap) {
+                    break exit;
+                }
+            }
+        };
+        self.stats = stats;
+        exit
+    }
+
+    fn flush(&mut self, mem: &mut Memory) {
+        self.cache.clear(mem);
+        let _ = mem.take_code_writes();
+    }
+
+    fn stats(&self) -> EngineStats {
+        EngineStats {
+            blocks_decoded: self.cache.decoded,
+            blocks_invalidated: self.cache.invalidated,
+            ..self.stats
+        }
+    }
+}
