@@ -331,17 +331,6 @@ impl Views {
         true
     }
 
-    /// Bytes from `lin` to the end of its page.
-    pub(crate) fn read_run(&self, lin: u32) -> Option<&[u8]> {
-        let entry = self.read_entry(lin);
-        if entry == 0 {
-            return None;
-        }
-        let host = (entry - 1).wrapping_add(u64::from(lin)) as *const u8;
-        // SAFETY: as in `load`; the run ends with the page. The borrow of `self` keeps writers out.
-        Some(unsafe { std::slice::from_raw_parts(host, 0x1000 - (lin as usize & 0xFFF)) })
-    }
-
     /// Bytes from `lin` to the end of its page, writable.
     pub(crate) fn write_run(&mut self, lin: u32) -> Option<&mut [u8]> {
         let entry = self.write_entry(lin);

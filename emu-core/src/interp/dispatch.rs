@@ -6,7 +6,7 @@
 
 use iced_x86::FlowControl;
 
-use super::{Env, arith, branch, data, stack};
+use super::{Env, arith, bcd, bit, branch, data, muldiv, shift, stack, string};
 use crate::cpu::{CpuState, Exec, Trap};
 use crate::decode::iced::Decoded;
 use crate::decode::{ExecFn, Insn};
@@ -19,11 +19,20 @@ pub fn undefined(_: &mut CpuState, _: &mut Env<'_>, _: &Insn) -> Exec {
 type Family = fn(&Decoded<'_>) -> Option<ExecFn>;
 
 /// Families whose instructions never end a block on their own account.
-const STRAIGHT: &[Family] = &[data::select, arith::select, stack::select];
+const STRAIGHT: &[Family] = &[
+    data::select,
+    arith::select,
+    stack::select,
+    shift::select,
+    muldiv::select,
+    bit::select,
+    string::select,
+    bcd::select,
+];
 
 /// Families whose instructions always end the block: they change EIP, the mode, interrupt
 /// acceptance or what lies behind a port.
-const ENDING: &[Family] = &[branch::select];
+const ENDING: &[Family] = &[branch::select, string::select_io];
 
 /// The function for an instruction, and whether it ends its block.
 pub fn select(d: &Decoded<'_>) -> (ExecFn, bool) {

@@ -12,12 +12,18 @@
 //! | `env.rs` | memory and bus access |
 
 pub mod arith;
+pub mod bcd;
+pub mod bit;
 pub mod branch;
 pub mod data;
 pub mod dispatch;
 pub mod env;
+pub mod io;
+pub mod muldiv;
 pub mod operand;
+pub mod shift;
 pub mod stack;
+pub mod string;
 
 pub use env::Env;
 

@@ -255,11 +255,6 @@ impl Memory {
         }
     }
 
-    /// Bytes from `lin` to the end of its page, if reads there are fast.
-    pub(crate) fn fast_read_run(&self, lin: u32) -> Option<&[u8]> {
-        self.views.read_run(lin)
-    }
-
     /// Bytes from `lin` to the end of its page, if writes there are fast.
     pub(crate) fn fast_write_run(&mut self, lin: u32) -> Option<&mut [u8]> {
         self.views.write_run(lin)
