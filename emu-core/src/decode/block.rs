@@ -220,7 +220,7 @@ impl BlockCache {
 
     /// Drops everything.
     pub fn clear(&mut self, mem: &mut Memory) {
-        for (&pfn, _) in &self.by_page {
+        for &pfn in self.by_page.keys() {
             mem.set_code_lines(pfn, 0);
         }
         self.blocks.clear();

@@ -352,18 +352,19 @@ fn outs<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     let n = count.min(run_length::<W>(cpu, i, base(cpu, i.seg).wrapping_add(offset), offset));
     let n = n.min(BULK_BYTES as u32 / W::BYTES);
     let mut done = 0;
-    if !backward(cpu) && n > 1 {
-        if let Ok(lin) = env.linear_read(cpu, i.seg, offset, n * W::BYTES) {
-            let mut buffer = [0u8; BULK_BYTES];
-            let data = &mut buffer[..(n * W::BYTES) as usize];
-            for (k, b) in data.iter_mut().enumerate() {
-                *b = env.read(cpu, lin.wrapping_add(k as u32))?;
-            }
-            let cx = env.context(cpu);
-            done = env.sys.port_out_block(env.mem, cx, port, access_size::<W>(), data) as u32;
-            done = done.min(n);
-            advance::<W>(cpu, i, ESI, done);
+    if !backward(cpu)
+        && n > 1
+        && let Ok(lin) = env.linear_read(cpu, i.seg, offset, n * W::BYTES)
+    {
+        let mut buffer = [0u8; BULK_BYTES];
+        let data = &mut buffer[..(n * W::BYTES) as usize];
+        for (k, b) in data.iter_mut().enumerate() {
+            *b = env.read(cpu, lin.wrapping_add(k as u32))?;
         }
+        let cx = env.context(cpu);
+        done = env.sys.port_out_block(env.mem, cx, port, access_size::<W>(), data) as u32;
+        done = done.min(n);
+        advance::<W>(cpu, i, ESI, done);
     }
     if done == 0 {
         outs_one::<W>(cpu, env, i, port)?;

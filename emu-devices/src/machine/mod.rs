@@ -1,0 +1,3 @@
+//! The motherboard: which chips there are, how they are wired, and the loop that runs them.
+
+pub mod loader;
