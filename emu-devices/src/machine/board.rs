@@ -1,0 +1,330 @@
+//! The motherboard: chips, their wires, and the bus the CPU sees.
+
+use emu_core::bus::{AccessSize, CpuContext, SystemBus};
+use emu_core::irq::IrqLines;
+use emu_core::mem::Memory;
+use emu_core::time::{EventQueue, VmClock, VmTime};
+
+use crate::bus::{MmioMap, PortMap};
+use crate::device::{Ctx, Device, DeviceId, IsaDma, Requests, ResetKind};
+use crate::dma8237::Dma8237;
+use crate::irqchip::ioapic::IoApic;
+use crate::irqchip::lapic::LocalApic;
+use crate::irqchip::pic8259::Pic8259Pair;
+use crate::pci::PciBus;
+use crate::vmware_port::VmwarePort;
+
+/// Ids of the chips the board itself needs to reach; the others are numbered from 0.
+pub(super) mod id {
+    use crate::device::DeviceId;
+    pub(in super::super) const PIC: DeviceId = 0xE0;
+    pub(in super::super) const DMA: DeviceId = 0xE1;
+    pub(in super::super) const PCI: DeviceId = 0xE2;
+    pub(in super::super) const IOAPIC: DeviceId = 0xE3;
+    pub(in super::super) const LAPIC: DeviceId = 0xE4;
+    pub(in super::super) const VMWARE: DeviceId = 0xE5;
+}
+
+/// First interrupt input that is a PCI interrupt wire (PIRQ A).
+const PIRQ_FIRST: u32 = 24;
+
+/// The board.
+pub struct Board {
+    pub(super) devices: Vec<Box<dyn Device>>,
+    pub(super) pic: Pic8259Pair,
+    pub(super) dma: Dma8237,
+    pub(super) pci: PciBus,
+    pub(super) ioapic: IoApic,
+    pub(super) lapic: LocalApic,
+    pub(super) vmware: VmwarePort,
+    /// The APICs are wired to the CPU.
+    pub(super) acpi: bool,
+    /// IA32_APIC_BASE as last written (bit 11).
+    pub(super) apic_enable: u64,
+    pub(super) ports: PortMap,
+    pub(super) mmio: MmioMap,
+    pub(super) irq: IrqLines,
+    /// Levels of the 16 ISA inputs after PCI routing.
+    isa_level: u32,
+    pub(super) events: EventQueue,
+    pub(super) clock: VmClock,
+    /// Calendar time minus guest time, refreshed once per slice.
+    wall_offset: u64,
+    pub(super) requests: Requests,
+    pub(super) random: Box<dyn FnMut() -> u32 + Send>,
+}
+
+/// Stands in for the DMA controller while the controller itself is accessed.
+struct NoDma;
+
+impl IsaDma for NoDma {
+    fn remaining(&self, _: u8) -> usize {
+        0
+    }
+    fn write_memory(&mut self, _: &mut Memory, _: u8, _: &[u8]) -> usize {
+        0
+    }
+    fn read_memory(&mut self, _: &Memory, _: u8, _: &mut [u8]) -> usize {
+        0
+    }
+}
+
+impl Board {
+    pub(super) fn new(clock: VmClock, acpi: bool, random: Box<dyn FnMut() -> u32 + Send>) -> Self {
+        let mut board = Self {
+            devices: Vec::new(),
+            pic: Pic8259Pair::new(),
+            dma: Dma8237::new(),
+            pci: PciBus::new(),
+            ioapic: IoApic::new(),
+            lapic: LocalApic::new(),
+            vmware: VmwarePort::new(),
+            acpi,
+            apic_enable: 0,
+            ports: PortMap::new(),
+            mmio: MmioMap::new(),
+            irq: IrqLines::new(),
+            isa_level: 0,
+            events: EventQueue::new(),
+            clock,
+            wall_offset: 0,
+            requests: Requests::default(),
+            random,
+        };
+        board.refresh_wall(0);
+        board
+    }
+
+    /// Guest time after `retired` instructions.
+    pub(super) fn now(&mut self, retired: u64) -> VmTime {
+        self.clock.now(retired)
+    }
+
+    /// Takes the host's calendar; once per slice is exact enough and saves a system call per access.
+    pub(super) fn refresh_wall(&mut self, now: VmTime) {
+        self.wall_offset = self.clock.wall_ns(now).wrapping_sub(now);
+    }
+
+    /// Calls `f` with a device and its context, then derives the interrupt levels.
+    pub(super) fn access<R>(
+        &mut self,
+        mem: &mut Memory,
+        cx: CpuContext,
+        id: DeviceId,
+        f: impl FnOnce(&mut dyn Device, &mut Ctx<'_>) -> R,
+    ) -> Option<R> {
+        let now = self.clock.now(cx.retired);
+        let mut no_dma = NoDma;
+        let (device, dma): (&mut dyn Device, &mut dyn IsaDma) = match id {
+            id::PIC => (&mut self.pic, &mut self.dma),
+            id::DMA => (&mut self.dma, &mut no_dma),
+            id::PCI => (&mut self.pci, &mut self.dma),
+            id::IOAPIC => (&mut self.ioapic, &mut self.dma),
+            id::LAPIC => (&mut self.lapic, &mut self.dma),
+            id::VMWARE => (&mut self.vmware, &mut self.dma),
+            n => (self.devices.get_mut(usize::from(n))?.as_mut(), &mut self.dma),
+        };
+        let mut ctx = Ctx {
+            mem,
+            irq: &mut self.irq,
+            now,
+            wall_ns: now.wrapping_add(self.wall_offset),
+            events: &mut self.events,
+            ports: &mut self.ports,
+            dma,
+            requests: &mut self.requests,
+            cpu_vm86: cx.vm86,
+        };
+        let r = f(device, &mut ctx);
+        self.sync_irq();
+        Some(r)
+    }
+
+    /// Copies changed interrupt wires to the controllers. The one place where levels are derived.
+    pub(super) fn sync_irq(&mut self) {
+        let Some((_, rose, level)) = self.irq.take_changes() else {
+            if self.acpi {
+                self.sync_apic();
+            }
+            return;
+        };
+        let mut isa = level & 0xFFFF;
+        let mut edges = rose & 0xFFFF;
+        for pirq in 0..4u8 {
+            let bit = 1u32 << (PIRQ_FIRST + u32::from(pirq));
+            let input = 1u32 << (self.pci.pirq_route(pirq) & 15);
+            if level & bit != 0 {
+                isa |= input;
+            }
+            if rose & bit != 0 {
+                edges |= input;
+            }
+        }
+        let mut touched = (isa ^ self.isa_level) | edges;
+        self.isa_level = isa;
+        while touched != 0 {
+            let n = touched.trailing_zeros() as u8;
+            touched &= touched - 1;
+            let (high, rise) = (isa >> n & 1 != 0, edges >> n & 1 != 0);
+            self.pic.set_line(n, high, rise);
+            if self.acpi {
+                self.ioapic.set_line(n, high, rise);
+            }
+        }
+        if self.acpi {
+            self.sync_apic();
+        }
+    }
+
+    fn sync_apic(&mut self) {
+        while let Some(vector) = self.lapic.take_eoi() {
+            self.ioapic.end_of_interrupt(vector);
+        }
+        while let Some(message) = self.ioapic.next_message() {
+            self.lapic.deliver(message);
+        }
+    }
+
+    /// Resets every chip and runs what firmware would have set up.
+    pub(super) fn reset(&mut self, mem: &mut Memory, cx: CpuContext, kind: ResetKind) {
+        let fixed = [id::PIC, id::DMA, id::PCI, id::IOAPIC, id::LAPIC, id::VMWARE];
+        for id in (0..self.devices.len() as DeviceId).chain(fixed) {
+            let _ = self.access(mem, cx, id, |d, ctx| d.reset(ctx, kind));
+        }
+        self.apic_enable = 0;
+        self.requests = Requests::default();
+    }
+
+    /// What SeaBIOS leaves behind that a kernel without firmware relies on: PCI interrupt routing,
+    /// I/O ranges, level-triggered PCI interrupts.
+    pub(super) fn firmware_setup(&mut self, mem: &mut Memory, cx: CpuContext) {
+        let now = self.clock.now(cx.retired);
+        let mut no_dma = NoDma;
+        let mut ctx = Ctx {
+            mem: &mut *mem,
+            irq: &mut self.irq,
+            now,
+            wall_ns: now.wrapping_add(self.wall_offset),
+            events: &mut self.events,
+            ports: &mut self.ports,
+            dma: &mut no_dma,
+            requests: &mut self.requests,
+            cpu_vm86: false,
+        };
+        self.pci.post_firmware_setup(&mut ctx);
+        const ELCR_SLAVE: u16 = 0x4D1;
+        const IRQ_10_AND_11: u32 = 0x0C;
+        self.port_out(mem, cx, ELCR_SLAVE, AccessSize::Byte, IRQ_10_AND_11);
+    }
+
+    /// Runs the devices whose deadline has come.
+    pub(super) fn run_events(&mut self, mem: &mut Memory, cx: CpuContext) {
+        let now = self.clock.now(cx.retired);
+        // A device may ask for an immediate deadline again and again; the guest must still run.
+        for _ in 0..64 {
+            let Some(id) = self.events.pop_due(now) else { return };
+            let _ = self.access(mem, cx, id, |d, ctx| d.on_event(ctx));
+        }
+    }
+
+    /// The device with `id`, if it is of type `T`.
+    pub(super) fn device_mut<T: Device>(&mut self, id: DeviceId) -> Option<&mut T> {
+        self.devices.get_mut(usize::from(id))?.as_any().downcast_mut()
+    }
+}
+
+impl SystemBus for Board {
+    fn port_in(&mut self, mem: &mut Memory, cx: CpuContext, port: u16, size: AccessSize) -> u32 {
+        let Some((id, home)) = self.ports.lookup(port) else { return size.ones() };
+        let value = self.access(mem, cx, id, |d, ctx| d.port_read(ctx, home, size)).flatten();
+        value.unwrap_or(size.ones()) & size.ones()
+    }
+
+    fn port_out(&mut self, mem: &mut Memory, cx: CpuContext, port: u16, size: AccessSize, value: u32) {
+        if let Some((id, home)) = self.ports.lookup(port) {
+            let value = value & size.ones();
+            let _ = self.access(mem, cx, id, |d, ctx| d.port_write(ctx, home, size, value));
+        }
+    }
+
+    fn port_in_block(
+        &mut self,
+        mem: &mut Memory,
+        cx: CpuContext,
+        port: u16,
+        size: AccessSize,
+        out: &mut [u8],
+    ) -> usize {
+        let Some((id, home)) = self.ports.lookup(port) else { return 0 };
+        self.access(mem, cx, id, |d, ctx| d.port_read_block(ctx, home, size, out)).unwrap_or(0)
+    }
+
+    fn port_out_block(
+        &mut self,
+        mem: &mut Memory,
+        cx: CpuContext,
+        port: u16,
+        size: AccessSize,
+        data: &[u8],
+    ) -> usize {
+        let Some((id, home)) = self.ports.lookup(port) else { return 0 };
+        self.access(mem, cx, id, |d, ctx| d.port_write_block(ctx, home, size, data)).unwrap_or(0)
+    }
+
+    fn mmio_read(&mut self, mem: &mut Memory, cx: CpuContext, phys: u64, size: AccessSize) -> u32 {
+        let Some(id) = self.mmio.owner(phys) else { return size.ones() };
+        let value = self.access(mem, cx, id, |d, ctx| d.mmio_read(ctx, phys, size)).flatten();
+        value.unwrap_or(size.ones()) & size.ones()
+    }
+
+    fn mmio_write(&mut self, mem: &mut Memory, cx: CpuContext, phys: u64, size: AccessSize, value: u32) {
+        if let Some(id) = self.mmio.owner(phys) {
+            let value = value & size.ones();
+            let _ = self.access(mem, cx, id, |d, ctx| d.mmio_write(ctx, phys, size, value));
+        }
+    }
+
+    #[inline]
+    fn interrupt_pending(&self) -> bool {
+        self.pic.output() || (self.acpi && self.lapic.output())
+    }
+
+    fn ack_interrupt(&mut self, _: &mut Memory, _: CpuContext) -> Option<u8> {
+        // The PIC is asked first, as on v86.
+        if self.pic.output() {
+            return self.pic.acknowledge();
+        }
+        if self.acpi && self.lapic.output() { self.lapic.acknowledge() } else { None }
+    }
+
+    fn take_nmi(&mut self) -> bool {
+        self.acpi && self.lapic.take_nmi()
+    }
+
+    #[inline]
+    fn must_exit(&self) -> bool {
+        self.requests.any()
+    }
+
+    fn tsc(&mut self, cx: CpuContext) -> u64 {
+        // 1 GHz: a tick per nanosecond of guest time, whatever the speed of emulation.
+        self.clock.now(cx.retired)
+    }
+
+    fn apic_base(&self) -> Option<u64> {
+        self.acpi.then_some(0xFEE0_0000 | self.apic_enable)
+    }
+
+    fn set_apic_base(&mut self, value: u64) {
+        self.apic_enable = value & 0x800;
+    }
+
+    fn random(&mut self) -> u32 {
+        (self.random)()
+    }
+
+    fn backdoor(&mut self, regs: [u32; 6]) -> Option<[u32; 6]> {
+        let now = self.clock.now(0);
+        self.vmware.backdoor(regs, now.wrapping_add(self.wall_offset))
+    }
+}

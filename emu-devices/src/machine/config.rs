@@ -1,0 +1,78 @@
+//! What a machine is made of.
+
+use emu_core::time::ClockSource;
+
+use super::loader::LinuxBoot;
+use crate::serial::SerialSink;
+use crate::virtio::p9::P9Handler;
+
+/// Serial ports of a PC.
+pub const SERIAL_PORTS: usize = 4;
+
+/// How the machine starts.
+pub enum Boot {
+    /// A kernel is loaded directly; no firmware runs.
+    Linux(LinuxBoot),
+    /// A BIOS image is copied so that it ends at 0FFFFFh, and the CPU starts in it.
+    Firmware {
+        /// System BIOS, at most 256 KiB.
+        bios: Vec<u8>,
+        /// VGA BIOS, copied to C0000h, at most 64 KiB.
+        vga_bios: Option<Vec<u8>>,
+    },
+}
+
+/// Everything that defines a machine.
+pub struct MachineConfig {
+    /// RAM in bytes; see [`ram_size`] for the values that exist.
+    pub memory_size: u64,
+    /// Video memory in bytes.
+    pub vga_memory_size: u32,
+    /// ACPI PM block, local APIC and IOAPIC.
+    pub acpi: bool,
+    /// Which of COM1-COM4 exist (COM1 always does) and where their output goes.
+    pub serial: [Option<Box<dyn SerialSink>>; SERIAL_PORTS],
+    /// Highest standard CPUID leaf.
+    pub cpuid_level: u32,
+    /// What runs.
+    pub boot: Boot,
+    /// Serves the virtio-9p device (tag `host9p`); `None` = no such device.
+    pub filesystem: Option<Box<dyn P9Handler>>,
+    /// Guest time.
+    pub clock: ClockSource,
+    /// RDRAND.
+    pub random: Box<dyn FnMut() -> u32 + Send>,
+    /// Address of the network card.
+    pub mac: [u8; 6],
+}
+
+/// Smallest RAM of a machine.
+const MIN_RAM: u64 = 1 << 20;
+/// Largest RAM: device space begins at 2 GiB.
+const MAX_RAM: u64 = (2 << 30) - RAM_STEP;
+const RAM_STEP: u64 = 128 << 10;
+
+/// RAM size v86 gives a machine that asks for `wanted` bytes: whole 128 KiB, 1 MiB to 2 GiB - 128 KiB.
+pub fn ram_size(wanted: u64) -> u64 {
+    wanted.min(MAX_RAM).max(MIN_RAM).next_multiple_of(RAM_STEP)
+}
+
+/// Video memory size v86 gives: a power of two from 256 KiB to 256 MiB.
+pub fn vga_size(wanted: u32) -> u32 {
+    wanted.clamp(256 << 10, 256 << 20).next_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_size_is_rounded_up_and_bounded() {
+        assert_eq!(ram_size(0), 1 << 20);
+        assert_eq!(ram_size((64 << 20) + 1), (64 << 20) + RAM_STEP);
+        assert_eq!(ram_size(u64::MAX), MAX_RAM);
+        assert_eq!(vga_size(1), 256 << 10);
+        assert_eq!(vga_size((8 << 20) - 5), 8 << 20);
+        assert_eq!(vga_size(u32::MAX), 256 << 20);
+    }
+}

@@ -1,0 +1,427 @@
+//! The machine and its run loop.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use emu_core::bus::CpuContext;
+use emu_core::cpu::{CpuState, flags, gpr, seg};
+use emu_core::engine::{CpuEngine, EngineStats, Exit};
+use emu_core::mem::{Memory, PageKind};
+use emu_core::time::VmClock;
+
+use super::board::Board;
+use super::builder::{self, Wiring};
+use super::config::{Boot, MachineConfig, SERIAL_PORTS, ram_size};
+use super::loader::{self, LoadError};
+use super::mailbox::{HostMessage, Mailbox, MachineStatus};
+use crate::device::ResetKind;
+use crate::input::i8042::I8042;
+use crate::serial::uart16550::Uart16550;
+
+/// Why [`Machine::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The guest switched the power off.
+    PowerOff,
+    /// HLT with interrupts disabled: nothing can wake the machine. Linux powers off this way when
+    /// there is no ACPI.
+    Halted,
+    /// Triple fault.
+    TripleFault,
+    /// [`HostMessage::Stop`].
+    Stopped,
+    /// A test device ended the run.
+    GuestExit(u8),
+}
+
+/// Why a machine cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The host does not give the memory.
+    #[error("Cannot allocate {0} MiB of guest memory")]
+    Memory(u64, #[source] std::io::Error),
+    /// The kernel cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A firmware image has an impossible size.
+    #[error("The {what} image has {len} bytes; at most {max} are possible")]
+    Firmware {
+        /// Which image.
+        what: &'static str,
+        /// Its size.
+        len: usize,
+        /// Largest possible size.
+        max: usize,
+    },
+}
+
+/// Longest stay in the engine, in instructions: bounds the latency of interrupts and messages.
+const SLICE: u64 = 50_000;
+/// Shortest slice worth entering the engine for.
+const MIN_SLICE: u64 = 200;
+/// Longest sleep of an idle machine; it is woken by messages before.
+const MAX_SLEEP: Duration = Duration::from_millis(100);
+/// Unread input per serial port that is kept here when the UART's queue is full.
+const MAX_SERIAL_BACKLOG: usize = 1 << 20;
+
+/// A PC: CPU, memory, board. Runs on the thread that calls [`Machine::run`].
+pub struct Machine<E> {
+    cpu: Box<CpuState>,
+    mem: Memory,
+    board: Board,
+    engine: E,
+    wiring: Wiring,
+    boot: Boot,
+    mailbox: Arc<Mailbox>,
+    serial_input: [VecDeque<u8>; SERIAL_PORTS],
+    /// Running estimate of guest speed, to turn a deadline into an instruction budget.
+    instructions_per_us: u64,
+    cpuid_level: u32,
+}
+
+impl<E: CpuEngine> Machine<E> {
+    /// Builds the machine and loads what it boots.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn new(config: MachineConfig, engine: E, mailbox: Arc<Mailbox>) -> Result<Self, BuildError> {
+        let ram = ram_size(config.memory_size);
+        let mut mem = usize::try_from(ram)
+            .map_err(std::io::Error::other)
+            .and_then(Memory::new)
+            .map_err(|e| BuildError::Memory(ram >> 20, e))?;
+        mem.set_kind(0xA_0000, 0x2_0000, PageKind::Device);
+        let MachineConfig { boot, cpuid_level, clock, random, acpi, .. } = config;
+        let board = Board::new(VmClock::new(clock), acpi, random);
+        let parts = builder::Parts {
+            vga_memory_size: config.vga_memory_size,
+            serial: config.serial,
+            filesystem: config.filesystem,
+            mac: config.mac,
+        };
+        let (board, wiring) = builder::wire(board, ram, parts);
+        let mut machine = Self {
+            cpu: Box::new(CpuState::new()),
+            mem,
+            board,
+            engine,
+            wiring,
+            boot,
+            mailbox,
+            serial_input: Default::default(),
+            instructions_per_us: 100,
+            cpuid_level,
+        };
+        machine.reset(ResetKind::Cold)?;
+        Ok(machine)
+    }
+
+    /// Brings CPU and chips to their power-up state and loads what the machine boots.
+    fn reset(&mut self, kind: ResetKind) -> Result<(), BuildError> {
+        let retired = self.cpu.retired;
+        *self.cpu = CpuState::new();
+        self.cpu.retired = retired;
+        self.cpu.cpuid_level = self.cpuid_level;
+        self.cpu.has_apic = self.board.acpi;
+        self.mem.select_view(false);
+        self.mem.flush_views();
+        self.engine.flush(&mut self.mem);
+        let cx = self.context();
+        self.board.reset(&mut self.mem, cx, kind);
+        match &self.boot {
+            Boot::Linux(linux) => {
+                self.board.firmware_setup(&mut self.mem, cx);
+                builder::video_mode_3(&mut self.board, &self.wiring);
+                if self.board.acpi {
+                    crate::acpi_tables::write(&mut self.mem);
+                }
+                loader::load(linux, &mut self.mem, &mut self.cpu)?;
+            }
+            Boot::Firmware { bios, vga_bios } => {
+                copy_firmware(&mut self.mem, bios, vga_bios.as_deref())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn context(&self) -> CpuContext {
+        CpuContext { retired: self.cpu.retired, vm86: self.cpu.vm86() }
+    }
+
+    /// Runs until the machine stops.
+    pub fn run(&mut self) -> StopReason {
+        let reason = self.run_loop();
+        self.publish(true);
+        self.mailbox.close();
+        reason
+    }
+
+    fn run_loop(&mut self) -> StopReason {
+        let mut last = (self.board.now(self.cpu.retired), self.cpu.retired);
+        loop {
+            if self.mailbox.has_messages() && self.read_mailbox() {
+                return StopReason::Stopped;
+            }
+            let cx = self.context();
+            self.feed_serial(cx);
+            self.board.run_events(&mut self.mem, cx);
+            if self.board.requests.any()
+                && let Some(stop) = self.serve_requests()
+            {
+                return stop;
+            }
+            let now = self.board.now(self.cpu.retired);
+            self.board.refresh_wall(now);
+            self.measure_speed(&mut last, now);
+            let budget = self.budget(now);
+            match self.engine.run(&mut self.cpu, &mut self.mem, &mut self.board, budget) {
+                Exit::Budget | Exit::Request => {}
+                Exit::Shutdown => return StopReason::TripleFault,
+                Exit::Halted => {
+                    if let Some(stop) = self.wait_for_interrupt() {
+                        return stop;
+                    }
+                    last = (self.board.now(self.cpu.retired), self.cpu.retired);
+                }
+            }
+        }
+    }
+
+    /// Instructions until something is due.
+    fn budget(&mut self, now: u64) -> u64 {
+        let Some(deadline) = self.board.events.next_deadline() else { return SLICE };
+        let ns = deadline.saturating_sub(now);
+        match self.board.clock.instructions_for(ns) {
+            Some(n) => n.clamp(1, SLICE),
+            None => (ns.saturating_mul(self.instructions_per_us) / 1000).clamp(MIN_SLICE, SLICE),
+        }
+    }
+
+    fn measure_speed(&mut self, last: &mut (u64, u64), now: u64) {
+        let (ns, n) = (now - last.0, self.cpu.retired - last.1);
+        if ns >= 100_000 {
+            let speed = (n.saturating_mul(1000) / ns).clamp(1, 10_000);
+            self.instructions_per_us = (self.instructions_per_us * 7 + speed) / 8;
+            *last = (now, self.cpu.retired);
+        }
+    }
+
+    /// The CPU is halted: sleeps until a deadline or a message. Tells why the machine stops instead.
+    fn wait_for_interrupt(&mut self) -> Option<StopReason> {
+        if self.cpu.eflags & flags::IF == 0 {
+            return Some(StopReason::Halted);
+        }
+        let retired = self.cpu.retired;
+        let now = self.board.now(retired);
+        let deadline = self.board.events.next_deadline();
+        self.publish(true);
+        match deadline {
+            Some(at) if self.board.clock.is_deterministic() => self.board.clock.warp_to(at, retired),
+            Some(at) => {
+                let ns = at.saturating_sub(now);
+                if ns > 0 {
+                    self.mailbox.wait(Duration::from_nanos(ns).min(MAX_SLEEP));
+                }
+            }
+            None => self.mailbox.wait(MAX_SLEEP),
+        }
+        self.publish(false);
+        None
+    }
+
+    fn publish(&mut self, idle: bool) {
+        let queued: usize = self.serial_input.iter().map(VecDeque::len).sum();
+        let mut unread = 0;
+        for id in self.wiring.uarts.into_iter().flatten() {
+            if let Some(uart) = self.board.device_mut::<Uart16550>(id) {
+                unread += uart.pending_input();
+                uart.flush_output();
+            }
+        }
+        let status =
+            MachineStatus { idle, serial_backlog: queued + unread, retired: self.cpu.retired };
+        self.mailbox.publish(status);
+    }
+
+    /// Takes messages; true if the machine is to stop.
+    fn read_mailbox(&mut self) -> bool {
+        for message in self.mailbox.take() {
+            match message {
+                HostMessage::Stop => return true,
+                HostMessage::Serial { port, bytes } => {
+                    if let Some(queue) = self.serial_input.get_mut(usize::from(port)) {
+                        let room = MAX_SERIAL_BACKLOG.saturating_sub(queue.len());
+                        queue.extend(bytes.into_iter().take(room));
+                    }
+                }
+                HostMessage::Keyboard(codes) => {
+                    let cx = self.context();
+                    let id = self.wiring.i8042;
+                    let _ = self.board.access(&mut self.mem, cx, id, |d, ctx| {
+                        if let Some(kbd) = d.as_any().downcast_mut::<I8042>() {
+                            kbd.key(ctx, &codes);
+                        }
+                    });
+                }
+            }
+        }
+        false
+    }
+
+    /// Moves waiting serial input into the UARTs as far as they take it.
+    fn feed_serial(&mut self, cx: CpuContext) {
+        for (queue, id) in self.serial_input.iter_mut().zip(self.wiring.uarts) {
+            let Some(id) = id else { continue };
+            if queue.is_empty() {
+                continue;
+            }
+            let bytes = queue.make_contiguous();
+            let taken = self.board.access(&mut self.mem, cx, id, |d, ctx| {
+                d.as_any().downcast_mut::<Uart16550>().map_or(0, |uart| uart.receive(ctx, bytes))
+            });
+            queue.drain(..taken.unwrap_or(0).min(queue.len()));
+        }
+    }
+
+    fn serve_requests(&mut self) -> Option<StopReason> {
+        let requests = std::mem::take(&mut self.board.requests);
+        if let Some(code) = requests.exit_code {
+            return Some(StopReason::GuestExit(code));
+        }
+        if requests.power_off {
+            return Some(StopReason::PowerOff);
+        }
+        // What booted once boots again; a failure would have stopped the first start.
+        if requests.reset && self.reset(ResetKind::Warm).is_err() {
+            return Some(StopReason::TripleFault);
+        }
+        None
+    }
+
+    /// Instructions completed since power-on.
+    pub fn retired(&self) -> u64 {
+        self.cpu.retired
+    }
+
+    /// The CPU, for tests and reports.
+    pub fn cpu(&self) -> &CpuState {
+        &self.cpu
+    }
+
+    /// Memory, for tests and reports.
+    pub fn memory(&self) -> &Memory {
+        &self.mem
+    }
+
+    /// Counters of the engine.
+    pub fn stats(&self) -> EngineStats {
+        self.engine.stats()
+    }
+
+    /// A 64-bit hash (FNV-1a) of registers and RAM: equal for equal deterministic runs.
+    pub fn state_hash(&self) -> u64 {
+        let mut hash = Fnv::default();
+        let cpu = &self.cpu;
+        for r in &cpu.gpr[..8] {
+            hash.add(u64::from(*r));
+        }
+        for v in [cpu.eip, cpu.eflags(), cpu.cr0, cpu.cr2, cpu.cr3, cpu.cr4, cpu.mxcsr] {
+            hash.add(u64::from(v));
+        }
+        for s in &cpu.seg {
+            hash.add(u64::from(s.selector) | u64::from(s.base) << 32);
+        }
+        for r in &cpu.x87.regs {
+            hash.add(r.significand);
+            hash.add(u64::from(r.sign_exponent));
+        }
+        for x in &cpu.xmm {
+            hash.add(*x as u64);
+            hash.add((*x >> 64) as u64);
+        }
+        hash.add(cpu.retired);
+        for chunk in self.mem.ram().as_slice().chunks_exact(8) {
+            hash.add(chunk.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b)));
+        }
+        hash.0
+    }
+
+    /// Registers and mode in a few lines, for the report after a triple fault.
+    pub fn report(&self) -> String {
+        let c = &self.cpu;
+        let mut out = String::new();
+        let names = ["EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"];
+        for (n, name) in names.iter().enumerate() {
+            let end = if n % 4 == 3 { "\n" } else { "  " };
+            let _ = write!(out, "{name}={:08x}{end}", c.r32(n as u8));
+        }
+        let mode = match (c.protected(), c.vm86()) {
+            (false, _) => "real mode",
+            (true, true) => "virtual-8086 mode",
+            (true, false) => "protected mode",
+        };
+        let _ = writeln!(
+            out,
+            "EIP={:08x}  EFLAGS={:08x}  CPL={}  {mode}, {}-bit code",
+            c.eip,
+            c.eflags(),
+            c.cpl,
+            if c.mode.code32() { 32 } else { 16 }
+        );
+        let segments =
+            [("ES", seg::ES), ("CS", seg::CS), ("SS", seg::SS), ("DS", seg::DS), ("FS", seg::FS), ("GS", seg::GS)];
+        for (name, n) in segments {
+            let s = &c.seg[n];
+            let _ = write!(out, "{name}={:04x}:{:08x}  ", s.selector, s.base);
+        }
+        let _ = writeln!(
+            out,
+            "\nCR0={:08x}  CR2={:08x}  CR3={:08x}  CR4={:08x}  IDT={:08x}/{:04x}  GDT={:08x}/{:04x}",
+            c.cr0, c.cr2, c.cr3, c.cr4, c.idtr.base, c.idtr.limit, c.gdtr.base, c.gdtr.limit
+        );
+        let lin = c.seg[seg::CS].base.wrapping_add(c.eip);
+        let code: Vec<String> = (0..16)
+            .map_while(|n| emu_core::cpu::paging::translate_quiet(c, &self.mem, lin.wrapping_add(n)))
+            .map_while(|phys| self.mem.dma_slice(phys, 1).and_then(|b| b.first().copied()))
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let _ = writeln!(out, "Code at EIP: {}", if code.is_empty() { "not mapped".into() } else { code.join(" ") });
+        let _ = writeln!(out, "Stack pointer {:08x}, {} instructions executed", c.gpr[gpr::ESP], c.retired);
+        out
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xCBF2_9CE4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, v: u64) {
+        self.0 = (self.0 ^ v).wrapping_mul(0x100_0000_01B3);
+    }
+}
+
+/// Largest system BIOS.
+const MAX_BIOS: usize = 256 << 10;
+/// Largest VGA BIOS.
+const MAX_VGA_BIOS: usize = 64 << 10;
+
+fn copy_firmware(mem: &mut Memory, bios: &[u8], vga_bios: Option<&[u8]>) -> Result<(), BuildError> {
+    if bios.len() > MAX_BIOS || !mem.dma_write(0x10_0000 - bios.len() as u64, bios) {
+        return Err(BuildError::Firmware { what: "BIOS", len: bios.len(), max: MAX_BIOS });
+    }
+    if let Some(vga) = vga_bios
+        && (vga.len() > MAX_VGA_BIOS || !mem.dma_write(0xC_0000, vga))
+    {
+        return Err(BuildError::Firmware { what: "VGA BIOS", len: vga.len(), max: MAX_VGA_BIOS });
+    }
+    Ok(())
+}
+

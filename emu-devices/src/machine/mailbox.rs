@@ -1,0 +1,168 @@
+//! How other threads talk to a running machine: a bounded queue, and what the machine tells back.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A message to the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostMessage {
+    /// Bytes for a serial port (0 = COM1).
+    Serial {
+        /// Port number, 0-3.
+        port: u8,
+        /// What arrives at its receiver.
+        bytes: Vec<u8>,
+    },
+    /// Raw set-1 scan codes for the keyboard.
+    Keyboard(Vec<u8>),
+    /// Stop running; [`super::Machine::run`] returns `Stopped`.
+    Stop,
+}
+
+impl HostMessage {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Serial { bytes, .. } | Self::Keyboard(bytes) => bytes.len().max(1),
+            Self::Stop => 0,
+        }
+    }
+}
+
+/// Payload bytes that may wait in a mailbox; senders wait beyond that.
+pub const MAX_QUEUED_BYTES: usize = 256 * 1024;
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<HostMessage>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// The mailbox. Shared by reference counting; nothing in it blocks the machine.
+#[derive(Default)]
+pub struct Mailbox {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    space: Condvar,
+    /// Something waits in the queue: looked at between slices without locking.
+    pending: AtomicBool,
+    idle: AtomicBool,
+    backlog: AtomicUsize,
+    retired: AtomicU64,
+}
+
+/// What the machine last said about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineStatus {
+    /// The CPU waits in HLT.
+    pub idle: bool,
+    /// Serial input bytes the guest has not read yet, including those still in the mailbox.
+    pub serial_backlog: usize,
+    /// Instructions completed.
+    pub retired: u64,
+}
+
+impl Mailbox {
+    /// An empty mailbox.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a message. False if the queue is full or the machine is gone.
+    #[must_use]
+    pub fn send(&self, message: HostMessage) -> bool {
+        let mut q = self.lock();
+        let weight = message.weight();
+        if q.closed || (weight > 0 && q.bytes + weight > MAX_QUEUED_BYTES && q.bytes > 0) {
+            return false;
+        }
+        q.bytes += weight;
+        q.messages.push_back(message);
+        self.pending.store(true, Ordering::Release);
+        self.changed.notify_all();
+        true
+    }
+
+    /// Waits until a message of `bytes` payload fits (or the machine is gone).
+    pub fn wait_space(&self, bytes: usize) {
+        let mut q = self.lock();
+        while !q.closed && q.bytes > 0 && q.bytes + bytes > MAX_QUEUED_BYTES {
+            q = self.space.wait(q).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// What the machine last said.
+    pub fn status(&self) -> MachineStatus {
+        let queued = self.lock().bytes;
+        MachineStatus {
+            idle: self.idle.load(Ordering::Acquire),
+            serial_backlog: self.backlog.load(Ordering::Acquire) + queued,
+            retired: self.retired.load(Ordering::Acquire),
+        }
+    }
+
+    // ---- machine side ------------------------------------------------------------------------
+
+    #[inline]
+    pub(super) fn has_messages(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take(&self) -> VecDeque<HostMessage> {
+        let mut q = self.lock();
+        self.pending.store(false, Ordering::Release);
+        q.bytes = 0;
+        self.space.notify_all();
+        std::mem::take(&mut q.messages)
+    }
+
+    /// Sleeps until a message arrives or `timeout` passes.
+    pub(super) fn wait(&self, timeout: Duration) {
+        let q = self.lock();
+        if q.messages.is_empty() && !q.closed {
+            let _ = self.changed.wait_timeout(q, timeout);
+        }
+    }
+
+    pub(super) fn publish(&self, status: MachineStatus) {
+        self.backlog.store(status.serial_backlog, Ordering::Release);
+        self.retired.store(status.retired, Ordering::Release);
+        self.idle.store(status.idle, Ordering::Release);
+    }
+
+    /// No more messages are taken; waiting senders are released.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.space.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mailbox_refuses_more_than_its_bound_and_takes_again_after_draining() {
+        let m = Mailbox::new();
+        let big = HostMessage::Serial { port: 0, bytes: vec![0; MAX_QUEUED_BYTES] };
+        assert!(m.send(big.clone()));
+        assert!(!m.send(HostMessage::Serial { port: 0, bytes: vec![1] }));
+        assert!(m.send(HostMessage::Stop), "Stop always fits");
+        assert_eq!(m.take().len(), 2);
+        assert!(m.send(big));
+    }
+
+    #[test]
+    fn mailbox_closed_releases_and_refuses_senders() {
+        let m = Mailbox::new();
+        m.close();
+        m.wait_space(1 << 30);
+        assert!(!m.send(HostMessage::Stop));
+    }
+}
