@@ -23,8 +23,12 @@ mod f80_arith;
 mod f80_convert;
 mod f80_remainder;
 mod f80_scale;
+mod logarithmic;
 mod round;
 mod sqrt;
+mod tables;
+mod trigonometric;
+mod wide;
 
 pub use bcd::PackedBcd;
 pub use f32::F32;

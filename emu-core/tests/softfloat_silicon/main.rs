@@ -6,4 +6,5 @@
 mod f80;
 mod operands;
 mod sse;
+mod transcendental;
 mod x87;
