@@ -201,3 +201,172 @@ fn integer_times(logarithm: i32, y: Finite, env: &mut Env) -> F80 {
     env.raise(if value.is_denormal() { PE | UE } else { PE });
     value
 }
+
+#[cfg(test)]
+mod tests {
+    //! References are computed with 400 bits; the test `softfloat_silicon` has the special cases in
+    //! full.
+
+    use super::*;
+    use crate::softfloat::Rounding;
+    use crate::softfloat::exception::IE;
+
+    fn f(se: u16, sig: u64) -> F80 {
+        F80 { sig, se }
+    }
+
+    /// Checks a result rounded to nearest and truncated.
+    fn check(name: &str, nearest: F80, truncated: F80, mut compute: impl FnMut(&mut Env) -> F80) {
+        let mut env = Env::DEFAULT;
+        assert_eq!(compute(&mut env), nearest, "{name} to nearest");
+        assert_eq!(env.flags, PE, "{name}");
+        let mut env = Env { rounding: Rounding::Zero, ..Env::DEFAULT };
+        assert_eq!(compute(&mut env), truncated, "{name} truncated");
+    }
+
+    #[test]
+    fn exp2_minus_1_matches_reference() {
+        let cases = [
+            (f(0x3fbf, 0x8000000000000001), f(0x3fbe, 0xb17217f7d1cf79ad), f(0x3fbe, 0xb17217f7d1cf79ad)),
+            (f(0xbffe, 0xffffffffffffffff), f(0xbffd, 0xffffffffffffffff), f(0xbffd, 0xffffffffffffffff)),
+            (f(0x3ffe, 0xffffffffffffffff), f(0x3ffe, 0xffffffffffffffff), f(0x3ffe, 0xfffffffffffffffe)),
+            (f(0x3ffa, 0x8000000000000000), f(0x3ff9, 0xb361a62b0ae875d0), f(0x3ff9, 0xb361a62b0ae875cf)),
+            (f(0xbff9, 0xffffffffffffffff), f(0xbff9, 0xaf89a491babf98b0), f(0xbff9, 0xaf89a491babf98af)),
+            (f(0xbffd, 0xad733dcdef40af2e), f(0xbffc, 0xd64ebde2737828c4), f(0xbffc, 0xd64ebde2737828c3)),
+            (f(0x3fdc, 0xdb69dc230af5ac87), f(0x3fdc, 0x9815fae33737cc90), f(0x3fdc, 0x9815fae33737cc8f)),
+        ];
+        for (x, nearest, truncated) in cases {
+            check(&format!("{x:x?}"), nearest, truncated, |env| x.exp2_minus_1(env));
+        }
+    }
+
+    #[test]
+    fn log2_times_matches_reference() {
+        let cases = [
+            (
+                f(0x4001, 0xc922b9ccf469aef8),
+                f(0xbffe, 0xf5b9e1f5acdac615),
+                f(0xc000, 0xa2eafe3dbeed676e),
+                f(0xc000, 0xa2eafe3dbeed676e),
+            ),
+            (
+                f(0x3ffd, 0xd2595daf49fbac36),
+                f(0x3fff, 0xa6e46653c676176a),
+                f(0xbfff, 0xd62eb61d3bcd3329),
+                f(0xbfff, 0xd62eb61d3bcd3329),
+            ),
+            (
+                f(0x4001, 0x9ed9c621de97faf0),
+                f(0x3ffe, 0x93e7d611d163b764),
+                f(0x3fff, 0xaaf1a5fdb9c19801),
+                f(0x3fff, 0xaaf1a5fdb9c19801),
+            ),
+            (
+                f(0x3fff, 0x8000000000000001),
+                f(0xbfff, 0xf1b34e47e4e2aafd),
+                f(0xbfc1, 0xae59993107f60f36),
+                f(0xbfc1, 0xae59993107f60f35),
+            ),
+            (
+                f(0x3ffe, 0xffffffffffffffff),
+                f(0xbfff, 0x994b971761b2ceba),
+                f(0x3fbf, 0xdd288870a7a4f7a9),
+                f(0x3fbf, 0xdd288870a7a4f7a8),
+            ),
+            (
+                f(0x3fff, 0xb504f333f9de6484),
+                f(0x3fff, 0x8000000000000000),
+                f(0x3ffd, 0xffffffffffffffff),
+                f(0x3ffd, 0xfffffffffffffffe),
+            ),
+            (
+                f(0x4d25, 0xdd02db430267ce8c),
+                f(0x4004, 0xab68beef746ccfcd),
+                f(0x4010, 0x8ce4a4f73313fd89),
+                f(0x4010, 0x8ce4a4f73313fd88),
+            ),
+        ];
+        for (x, y, nearest, truncated) in cases {
+            check(&format!("{x:x?} {y:x?}"), nearest, truncated, |env| x.log2_times(y, env));
+        }
+    }
+
+    #[test]
+    fn log2_1p_times_matches_reference() {
+        let cases = [
+            (
+                f(0x3ff9, 0xff4788955cdb7f4c),
+                f(0xbffd, 0xfb53e13d7077b81d),
+                f(0xbff9, 0xb2065077106f685b),
+                f(0xbff9, 0xb2065077106f685a),
+            ),
+            (
+                f(0xbff7, 0x9d1615ad353a09cf),
+                f(0x4000, 0xab2df98dbcb3fd50),
+                f(0xbff9, 0x97e74d2e7e36a0a9),
+                f(0xbff9, 0x97e74d2e7e36a0a8),
+            ),
+            (
+                f(0x3ff7, 0x9b44baf5264ed787),
+                f(0x3ffe, 0xbfc24ec0952989c1),
+                f(0x3ff7, 0xa7658a803a150b73),
+                f(0x3ff7, 0xa7658a803a150b73),
+            ),
+            (
+                f(0xbffb, 0xd5b8c2551f4d4cc5),
+                f(0x4001, 0xe8c946b0ff353728),
+                f(0xbfff, 0x940e151e33d9f7f7),
+                f(0xbfff, 0x940e151e33d9f7f7),
+            ),
+            (
+                f(0x3ed3, 0x8000000000000001),
+                f(0xbfff, 0xb3a760e17a4e9ba3),
+                f(0xbed4, 0x8197c44cff67272a),
+                f(0xbed4, 0x8197c44cff672729),
+            ),
+            (
+                f(0xbffd, 0x95f619980c4336f7),
+                f(0x3fff, 0x8000000000000000),
+                f(0xbffd, 0xffffffffffffffff),
+                f(0xbffd, 0xffffffffffffffff),
+            ),
+            (
+                f(0x3ff7, 0xffffffffffffffff),
+                f(0xbfff, 0x8970425b7defb12b),
+                f(0xbff8, 0xc582e6afe7996a86),
+                f(0xbff8, 0xc582e6afe7996a85),
+            ),
+        ];
+        for (x, y, nearest, truncated) in cases {
+            check(&format!("{x:x?} {y:x?}"), nearest, truncated, |env| x.log2_1p_times(y, env));
+        }
+    }
+
+    #[test]
+    fn powers_of_two_have_exact_logarithms() {
+        let mut env = Env { rounding: Rounding::Down, ..Env::DEFAULT };
+        let three = F80::from_i64(3);
+        assert_eq!(F80::from_i64(1 << 40).log2_times(three, &mut env), F80::from_i64(120));
+        assert_eq!(F80::from_i64(7).log2_1p_times(three, &mut env), F80::from_i64(9));
+        assert_eq!(F80::ONE.exp2_minus_1(&mut env), F80::ONE);
+        assert_eq!(F80::ONE.neg().exp2_minus_1(&mut env), f(0xbffe, 1 << 63));
+        assert!(!env.c1);
+    }
+
+    #[test]
+    fn logarithm_special_operands_raise_their_exceptions() {
+        let cases = [
+            (F80::ZERO, F80::ONE, F80::infinity(true), ZE),
+            (F80::zero(true), F80::ONE.neg(), F80::infinity(false), ZE),
+            (F80::ZERO, F80::ZERO, F80::INDEFINITE, IE),
+            (F80::ONE.neg(), F80::ONE, F80::INDEFINITE, IE),
+            (F80::ONE, F80::infinity(false), F80::INDEFINITE, IE),
+            (F80::ONE, F80::ONE.neg(), F80::zero(true), 0),
+            (F80::infinity(false), F80::ONE.neg(), F80::infinity(true), 0),
+        ];
+        for (x, y, value, flags) in cases {
+            let mut env = Env::DEFAULT;
+            assert_eq!((x.log2_times(y, &mut env), env.flags), (value, flags), "{x:x?} {y:x?}");
+        }
+    }
+}

@@ -114,27 +114,29 @@ pub(super) fn round_f80(neg: bool, exp: i32, sig: u128, precision: Precision, en
     if exp <= 0 || exp >= F80::EXP_MAX as i32 - 1 {
         return round_f80_extreme(neg, exp, sig, dropped_bits(precision), env);
     }
-    if precision == Precision::Extended {
-        let (hi, lo) = ((sig >> 64) as u64, sig as u64);
-        if lo == 0 {
-            return F80::pack(neg, exp as u16, hi);
-        }
-        let up = rounds_up(env.rounding, neg, hi & 1 != 0, lo >> 63 != 0, lo << 1 != 0);
-        env.inexact(up);
-        return match hi.overflowing_add(u64::from(up)) {
-            (hi, false) => F80::pack(neg, exp as u16, hi),
-            (_, true) => F80::pack(neg, exp as u16 + 1, 1 << 63),
-        };
+    let (hi, lo) = ((sig >> 64) as u64, sig as u64);
+    let (kept, unit, rem) = match precision {
+        Precision::Extended => (hi, 1, lo),
+        // The lower half is only sticky.
+        Precision::Double => split(hi, lo, 64 - 53),
+        Precision::Single => split(hi, lo, 64 - 24),
+    };
+    if rem == 0 {
+        return F80::pack(neg, exp as u16, kept);
     }
-    let (sig, carry, inexact, up) = round_significand(neg, sig, dropped_bits(precision), env.rounding);
-    if inexact {
-        env.inexact(up);
+    let up = rounds_up(env.rounding, neg, kept & unit != 0, rem >> 63 != 0, rem << 1 != 0);
+    env.inexact(up);
+    match kept.overflowing_add(if up { unit } else { 0 }) {
+        (sig, false) => F80::pack(neg, exp as u16, sig),
+        (_, true) => F80::pack(neg, exp as u16 + 1, 1 << 63),
     }
-    if carry {
-        F80::pack(neg, exp as u16 + 1, 1 << 63)
-    } else {
-        F80::pack(neg, exp as u16, (sig >> 64) as u64)
-    }
+}
+
+/// Splits a significand above its low `drop` bits: what is kept, its unit, and what is cut off from
+/// bit 63 down, jammed.
+#[inline(always)]
+fn split(hi: u64, lo: u64, drop: u32) -> (u64, u64, u64) {
+    (hi >> drop << drop, 1 << drop, hi << (64 - drop) | u64::from(lo != 0))
 }
 
 /// Exponents at and beyond the ends of the format.

@@ -260,3 +260,154 @@ fn small_arctangent(t: Wide) -> Wide {
     let below_one = mul_high(z, alternating_series(z, &ATAN_SERIES)).max(1);
     t.mul_fraction(below_one.wrapping_neg())
 }
+
+#[cfg(test)]
+mod tests {
+    //! References are computed with 400 bits, reducing angles with the 66-bit pi; the test
+    //! `softfloat_silicon` has the special cases in full.
+
+    use super::*;
+    use crate::softfloat::Rounding;
+    use crate::softfloat::exception::{IE, PE};
+
+    fn f(se: u16, sig: u64) -> F80 {
+        F80 { sig, se }
+    }
+
+    /// Checks a result rounded to nearest and truncated.
+    fn check(name: &str, nearest: F80, truncated: F80, mut compute: impl FnMut(&mut Env) -> F80) {
+        let mut env = Env::DEFAULT;
+        assert_eq!(compute(&mut env), nearest, "{name} to nearest");
+        assert_eq!(env.flags, PE, "{name}");
+        let mut env = Env { rounding: Rounding::Zero, ..Env::DEFAULT };
+        assert_eq!(compute(&mut env), truncated, "{name} truncated");
+    }
+
+    #[test]
+    fn sin_matches_reference() {
+        let cases = [
+            (f(0x3fd7, 0x8000000000000001), f(0x3fd7, 0x8000000000000001), f(0x3fd7, 0x8000000000000000)),
+            (f(0x4000, 0xc90fdaa22168c235), f(0xbfbf, 0x8000000000000000), f(0xbfbe, 0xffffffffffffffff)),
+            (f(0x403d, 0xffffffffffffffff), f(0x3ffe, 0xe0ab9300da6d2684), f(0x3ffe, 0xe0ab9300da6d2684)),
+            (f(0x3ff9, 0xcda4f9fc3c6da5d7), f(0x3ff9, 0xcd9f7290231bac15), f(0x3ff9, 0xcd9f7290231bac15)),
+            (f(0xbfff, 0xa7ac435a7a97c643), f(0xbffe, 0xf756f5bd0a4164c4), f(0xbffe, 0xf756f5bd0a4164c3)),
+            (f(0x400c, 0x8ca5996666ceab36), f(0xbffe, 0xac0591f224c7dda4), f(0xbffe, 0xac0591f224c7dda3)),
+            (f(0x402b, 0x8f1099c6c3e1b258), f(0xbffe, 0xf86ae51bec100174), f(0xbffe, 0xf86ae51bec100173)),
+        ];
+        for (x, nearest, truncated) in cases {
+            check(&format!("{x:x?}"), nearest, truncated, |env| x.sin(env).unwrap());
+        }
+    }
+
+    #[test]
+    fn cos_matches_reference() {
+        let cases = [
+            (f(0x3fd7, 0x8000000000000001), f(0x3fff, 0x8000000000000000), f(0x3ffe, 0xffffffffffffffff)),
+            (f(0x4000, 0xc90fdaa22168c235), f(0xbfff, 0x8000000000000000), f(0xbffe, 0xffffffffffffffff)),
+            (f(0x403d, 0xffffffffffffffff), f(0x3ffd, 0xf56ec1e0a37c4176), f(0x3ffd, 0xf56ec1e0a37c4176)),
+            (f(0x3ffa, 0xc6d4ac7a5c3902b3), f(0x3ffe, 0xffb2cd0bda603ed6), f(0x3ffe, 0xffb2cd0bda603ed6)),
+            (f(0x3fff, 0xb6e2f24b43000de0), f(0x3ffc, 0x90ea4cb65c4fab57), f(0x3ffc, 0x90ea4cb65c4fab56)),
+            (f(0xc00b, 0xc2a00403ce80c4b0), f(0x3ffc, 0xd0ede7f2bf8f568d), f(0x3ffc, 0xd0ede7f2bf8f568d)),
+            (f(0xc034, 0xca25e4664f5253a0), f(0x3ffd, 0xb3cc8bb863b1482e), f(0x3ffd, 0xb3cc8bb863b1482d)),
+        ];
+        for (x, nearest, truncated) in cases {
+            check(&format!("{x:x?}"), nearest, truncated, |env| x.cos(env).unwrap());
+        }
+    }
+
+    #[test]
+    fn tan_matches_reference() {
+        let cases = [
+            (f(0x3fd7, 0x8000000000000001), f(0x3fd7, 0x8000000000000001), f(0x3fd7, 0x8000000000000001)),
+            (f(0x4000, 0xc90fdaa22168c235), f(0x3fbf, 0x8000000000000000), f(0x3fbf, 0x8000000000000000)),
+            (f(0x403d, 0xffffffffffffffff), f(0x3fff, 0xea57f75b8bfebb70), f(0x3fff, 0xea57f75b8bfebb70)),
+            (f(0xbffe, 0xd66002249b191bf4), f(0xbfff, 0x8e0e89d74e3e0379), f(0xbfff, 0x8e0e89d74e3e0378)),
+            (f(0xc000, 0xad83a8233fb62d2c), f(0x3ffd, 0xeb14ea3ddc9de278), f(0x3ffd, 0xeb14ea3ddc9de277)),
+            (f(0xc00c, 0xf1cfd99216df6486), f(0xbffe, 0x84523562c082ef18), f(0xbffe, 0x84523562c082ef17)),
+            (f(0x4030, 0x9286a1754abcb06a), f(0xbffb, 0xcfd9587a7e47672b), f(0xbffb, 0xcfd9587a7e47672b)),
+        ];
+        for (x, nearest, truncated) in cases {
+            check(&format!("{x:x?}"), nearest, truncated, |env| x.tan(env).unwrap().0);
+        }
+    }
+
+    #[test]
+    fn atan2_matches_reference() {
+        let cases = [
+            (
+                f(0xbfff, 0xb1f3b9238224b122),
+                f(0xbfff, 0xee58d5ca49c7b59b),
+                f(0xc000, 0x8d936f565c1927ba),
+                f(0xc000, 0x8d936f565c1927b9),
+            ),
+            (
+                f(0x4002, 0xc278c2614e1bcb38),
+                f(0x3fff, 0x8bdbc23a14c15c91),
+                f(0x3ffb, 0xb79d3eb715987cfc),
+                f(0x3ffb, 0xb79d3eb715987cfb),
+            ),
+            (
+                f(0x4000, 0x84d4cd1f47ca7883),
+                f(0x3ffd, 0xd7c49391b36cc9aa),
+                f(0x3ffc, 0xcd21a293c2ed22e1),
+                f(0x3ffc, 0xcd21a293c2ed22e1),
+            ),
+            (
+                f(0x3fff, 0x91021c9e32111ac1),
+                f(0xbfff, 0xa1f65507a2909cb6),
+                f(0xbffe, 0xd72fbc28bba89063),
+                f(0xbffe, 0xd72fbc28bba89063),
+            ),
+            (
+                f(0x3fff, 0xef98bca35b17b966),
+                f(0xbfe6, 0xe78131c132decd6b),
+                f(0xbfe5, 0xf75aa2762fd73e55),
+                f(0xbfe5, 0xf75aa2762fd73e54),
+            ),
+            (
+                f(0xbfe4, 0xb54a23020fc5b043),
+                f(0xbfff, 0x9d8cf4d4950b16ff),
+                f(0xbfff, 0xc90fdab48a93439b),
+                f(0xbfff, 0xc90fdab48a93439b),
+            ),
+            (
+                f(0x3fff, 0xc000000000000000),
+                f(0x3fff, 0xc000000000000000),
+                f(0x3ffe, 0xc90fdaa22168c235),
+                f(0x3ffe, 0xc90fdaa22168c234),
+            ),
+        ];
+        for (x, y, nearest, truncated) in cases {
+            check(&format!("{x:x?} {y:x?}"), nearest, truncated, |env| y.atan2(x, env));
+        }
+    }
+
+    #[test]
+    fn angles_from_two_to_the_63rd_are_out_of_range() {
+        let mut env = Env::DEFAULT;
+        assert_eq!(f(0x403e, 1 << 63).sin(&mut env), None);
+        assert_eq!(f(0xfffe, u64::MAX).sin_cos(&mut env), None);
+        assert_eq!(env.flags, 0);
+        assert_eq!(F80::infinity(true).tan(&mut env), Some((F80::INDEFINITE, F80::INDEFINITE)));
+        assert_eq!(env.flags, IE);
+    }
+
+    #[test]
+    fn atan2_special_points_have_exact_angles() {
+        let (one, inf) = (F80::ONE, F80::infinity(false));
+        let pi = F80::pi(Rounding::Nearest);
+        let half_pi = F80 { se: pi.se - 1, ..pi };
+        let cases = [
+            (F80::zero(true), one, F80::zero(true)),
+            (F80::zero(true), one.neg(), pi.neg()),
+            (one, F80::ZERO, half_pi),
+            (inf, one, half_pi),
+            (one, inf, F80::ZERO),
+            (one.neg(), inf.neg(), pi.neg()),
+            (inf, inf.neg(), f(0x4000, 0x96cb_e3f9_990e_91a8)),
+        ];
+        for (y, x, angle) in cases {
+            assert_eq!(y.atan2(x, &mut Env::default()), angle, "{y:x?} {x:x?}");
+        }
+    }
+}

@@ -21,7 +21,7 @@ pub(super) fn mul_high(a: u128, b: u128) -> u128 {
     let (b1, b0) = (b >> 64, b & u128::from(u64::MAX));
     let (mid_1, mid_2) = (a1 * b0, a0 * b1);
     let low = u128::from(u64::MAX);
-    let carry = (a0 * b0 >> 64) + (mid_1 & low) + (mid_2 & low);
+    let carry = ((a0 * b0) >> 64) + (mid_1 & low) + (mid_2 & low);
     a1 * b1 + (mid_1 >> 64) + (mid_2 >> 64) + (carry >> 64)
 }
 
@@ -215,9 +215,9 @@ mod tests {
     #[test]
     fn add_of_opposite_signs_normalises() {
         let one = wide(false, 0, 1 << 127);
-        let below = wide(true, -1, u128::MAX);
+        let below = wide(true, -1, u128::MAX << 1);
         let sum = one.add(below);
-        assert_eq!((sum.neg, sum.exp, sum.sig), (false, -128, 1 << 127));
+        assert_eq!((sum.neg, sum.exp, sum.sig), (false, -127, 1 << 127));
         let sum = one.add(one);
         assert_eq!((sum.exp, sum.sig), (1, 1 << 127));
     }

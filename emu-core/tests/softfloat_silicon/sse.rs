@@ -8,7 +8,7 @@ use emu_core::softfloat::{Env, F32, F64, Relation};
 const FLAGS: u32 = 0x3f;
 
 /// Runs one scalar instruction with `$a` in xmm0 and `$b` in xmm1 under an MXCSR; gives the
-/// low half of xmm0 and MXCSR afterwards. All exceptions have to be masked, or [`Trap`]ped.
+/// low half of xmm0 and MXCSR afterwards. Unmasked exceptions only under [`trap::flags_at_trap`].
 macro_rules! sse {
     ($mxcsr:expr, $a:expr, $b:expr, $instruction:expr) => {{
         let mut mxcsr: u32 = $mxcsr;

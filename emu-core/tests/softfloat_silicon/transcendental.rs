@@ -1,9 +1,12 @@
 //! The transcendental functions. Vendors compute them differently; ours are rounded correctly and may
 //! differ from the host's by one unit in the last place. Special cases and exceptions are exact.
+//!
+//! Where the SDM leaves something undefined (operands out of range, precision and underflow of results
+//! that happen to be exact), ours follow AMD's processors, and others are not compared.
 
 use crate::operands::{Differences, Random, scaled};
 use crate::x87::{C2, EXCEPTIONS, Frame, control, x87};
-use emu_core::softfloat::exception::{ALL, OE, UE};
+use emu_core::softfloat::exception::{ALL, OE, PE, UE};
 use emu_core::softfloat::{Env, F80};
 
 /// What an instruction leaves: ST(0), and ST(1) if it pushes; or nothing but C2.
@@ -19,6 +22,12 @@ fn position(a: F80) -> i128 {
 /// Whether a result is finite and not zero: only such a result may deviate.
 fn is_ordinary(a: F80) -> bool {
     a.exponent() != 0x7fff && a.sig != 0
+}
+
+/// Whether the host is one of those whose undefined behaviour is ours.
+fn host_is_amd() -> bool {
+    // "AuthenticAMD", the part in EBX.
+    core::arch::x86_64::__cpuid(0).ebx == u32::from_le_bytes(*b"Auth")
 }
 
 fn close(ours: F80, silicon: F80) -> bool {
@@ -37,6 +46,7 @@ fn check(
     let mut random = Random::new(seed);
     let mut differences = Differences::new();
     let mut deviating = 0;
+    let amd = host_is_amd();
     for i in 0..scaled(cases) {
         let (a, b) = operands(&mut random);
         let masks = if i % 8 == 0 { random.next() as u16 & u16::from(ALL) } else { u16::from(ALL) };
@@ -56,7 +66,9 @@ fn check(
         let same = (first, second) == silicon;
         let near = close(first, silicon.0) && second.is_none_or(|second| close(second, frame.st(1)));
         // A deviation may lie across an end of the normal numbers.
-        let at_end = !same && (flags ^ expected) & !u16::from(OE | UE) == 0;
+        let differing = flags ^ expected;
+        let at_end =
+            (!same && differing & !u16::from(OE | UE) == 0) || (!amd && differing & !u16::from(UE | PE) == 0);
         deviating += u32::from(!same);
         if !near || (flags != expected && !at_end) {
             differences.report(|| {
@@ -137,6 +149,9 @@ fn exp2_minus_1_matches_silicon() {
         if random.below(2) != 0 && a.sig >> 63 != 0 {
             a.se = a.se & 0x8000 | (0x3fff - random.below(10) as u16);
         }
+        if !host_is_amd() && (0x3fff..0x7fff).contains(&a.exponent()) {
+            a = F80::ONE;
+        }
         (a, F80::ZERO)
     };
     check("f2xm1", 205, ours, |f| x87!(f, "f2xm1"), operands, 200_000);
@@ -170,6 +185,9 @@ fn log2_1p_times_matches_silicon() {
         let (mut x, y) = (random.f80(), random.f80());
         if random.below(2) != 0 && x.sig >> 63 != 0 {
             x.se = x.se & 0x8000 | (0x3fff - random.below(12) as u16);
+        }
+        if !host_is_amd() && (0x3ffd..0x7fff).contains(&x.exponent()) {
+            x.se -= x.exponent() - 0x3ffc;
         }
         (x, y)
     };
