@@ -26,8 +26,8 @@ fn is_ordinary(a: F80) -> bool {
 
 /// Whether the host is one of those whose undefined behaviour is ours.
 fn host_is_amd() -> bool {
-    // "AuthenticAMD", the part in EBX.
-    core::arch::x86_64::__cpuid(0).ebx == u32::from_le_bytes(*b"Auth")
+    // No other vendor has SSE4A.
+    std::is_x86_feature_detected!("sse4a")
 }
 
 fn close(ours: F80, silicon: F80) -> bool {
