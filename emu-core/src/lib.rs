@@ -5,6 +5,7 @@
 //! | [`cpu`] | architectural state, flags, segments, paging, exceptions, interrupts, tasks |
 //! | [`decode`] | iced-x86 instructions turned into [`decode::Insn`], cached in blocks |
 //! | [`interp`] | one function per instruction, and the engine that runs blocks of them |
+//! | [`softfloat`] | f80 of the x87, f32 and f64 of SSE |
 //! | [`mem`] | guest RAM, the physical map, page flags |
 //! | [`bus`], [`irq`], [`time`] | what devices and the CPU know of each other |
 //! | [`engine`] | the interface of an execution engine |
@@ -21,4 +22,5 @@ pub mod engine;
 pub mod interp;
 pub mod irq;
 pub mod mem;
+pub mod softfloat;
 pub mod time;
