@@ -1,1 +1,46 @@
 //! Tests of the CPU and the machine against silicon, other emulators and recorded answers.
+
+pub mod gen_int;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod oracle;
+pub mod subject;
+
+/// Linear address of the instruction under test.
+pub const CODE: u32 = 0x20_0000;
+/// First byte of the data arena; pages before and behind it are not mapped.
+pub const ARENA: u32 = 0x30_0000;
+/// Bytes of the data arena.
+pub const ARENA_LEN: u32 = 0x4000;
+
+/// Registers and memory before or after a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// EAX ECX EDX EBX ESP EBP ESI EDI.
+    pub gpr: [u32; 8],
+    /// EFLAGS.
+    pub eflags: u32,
+    /// Contents of the arena.
+    pub arena: Vec<u8>,
+}
+
+/// What ended a case early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Exception vector.
+    pub vector: u8,
+    /// Error code (0 where the exception has none).
+    pub error: u32,
+    /// CR2, for page faults.
+    pub cr2: u32,
+    /// EIP pushed.
+    pub eip: u32,
+}
+
+/// Outcome of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// State afterwards.
+    pub state: State,
+    /// Exception, if one was raised.
+    pub fault: Option<Fault>,
+}

@@ -87,7 +87,7 @@ impl Ctx<'_> {
 ///
 /// Every port has handlers per width. A width without a handler behaves as an empty port: reads
 /// float high, writes vanish (v86's rule, which some guests probe).
-pub trait Device: std::any::Any {
+pub trait Device: std::any::Any + Send {
     /// Short name, the chip's part number where it has one.
     fn name(&self) -> &'static str;
 

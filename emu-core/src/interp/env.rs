@@ -220,7 +220,12 @@ impl Env<'_> {
     /// #GP(0), or #SS(0) for the stack segment.
     #[inline(always)]
     pub fn linear_read(&mut self, cpu: &CpuState, s: u8, offset: u32, size: u32) -> Exec<u32> {
-        if cpu.flat_read >> s & 1 != 0 { Ok(offset) } else { check_read(cpu, s, offset, size) }
+        // An access that wraps at 4 GiB violates even a flat segment's limit.
+        if cpu.flat_read >> s & 1 != 0 && offset <= 0u32.wrapping_sub(size) {
+            Ok(offset)
+        } else {
+            check_read(cpu, s, offset, size)
+        }
     }
 
     /// Linear address of `offset` in segment `s` for writing `size` bytes.
@@ -229,7 +234,11 @@ impl Env<'_> {
     /// #GP(0), or #SS(0) for the stack segment.
     #[inline(always)]
     pub fn linear_write(&mut self, cpu: &CpuState, s: u8, offset: u32, size: u32) -> Exec<u32> {
-        if cpu.flat_write >> s & 1 != 0 { Ok(offset) } else { check_write(cpu, s, offset, size) }
+        if cpu.flat_write >> s & 1 != 0 && offset <= 0u32.wrapping_sub(size) {
+            Ok(offset)
+        } else {
+            check_write(cpu, s, offset, size)
+        }
     }
 
     /// Reads the instruction's memory operand.

@@ -312,6 +312,41 @@ impl Interpreter {
         Ok(())
     }
 
+    /// Executes one instruction and delivers nothing: the trap it raised is returned, with EIP at
+    /// the instruction. For tests and debuggers; interrupts and single-step traps are not looked at.
+    ///
+    /// # Errors
+    /// The trap.
+    pub fn step(
+        &mut self,
+        cpu: &mut CpuState,
+        mem: &mut Memory,
+        sys: &mut dyn SystemBus,
+    ) -> Result<(), TrapKind> {
+        self.drop_written(mem);
+        mem.select_view(cpu.cpl == 3);
+        let mut stats = EngineStats::default();
+        let mut env = Env { mem, sys, index: 0, limit: 1, attention: false, stats: &mut stats };
+        let insn = match self.fetch(cpu, &mut env) {
+            Ok(Fetched::Single(insn)) => insn,
+            Ok(Fetched::Block(id)) => self.cache.insns(id)[0],
+            Err(trap) => return Err(trap.kind()),
+        };
+        env.limit = 1;
+        let start = cpu.eip;
+        cpu.eip = start.wrapping_add(u32::from(insn.len));
+        match (insn.exec)(cpu, &mut env, &insn) {
+            Ok(()) => {
+                cpu.retired += 1;
+                Ok(())
+            }
+            Err(trap) => {
+                cpu.eip = start;
+                Err(trap.kind())
+            }
+        }
+    }
+
     /// Runs the instructions of a block. Returns the trap that ended it, with EIP at its instruction.
     #[inline(always)]
     fn run_block(cpu: &mut CpuState, env: &mut Env<'_>, insns: &[Insn]) -> Option<Trap> {

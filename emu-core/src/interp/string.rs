@@ -198,8 +198,9 @@ impl Element for Cmps {
     const COMPARES: bool = true;
     #[inline(always)]
     fn one<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
-        let a: W = load_source(cpu, env, i)?;
+        // Silicon (AMD Zen) reads ES:EDI first: it shows in CR2 when both operands fault.
         let b: W = load_dest(cpu, env, i)?;
+        let a: W = load_source(cpu, env, i)?;
         arith::sub(cpu, a, b, 0);
         advance::<W>(cpu, i, ESI, 1);
         advance::<W>(cpu, i, EDI, 1);
