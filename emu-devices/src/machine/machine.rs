@@ -135,7 +135,7 @@ impl<E: CpuEngine> Machine<E> {
                 self.board.firmware_setup(&mut self.mem, cx);
                 builder::video_mode_3(&mut self.board, &self.wiring);
                 if self.board.acpi {
-                    crate::acpi_tables::write(&mut self.mem);
+                    super::acpi_tables::write(&mut self.mem);
                 }
                 loader::load(linux, &mut self.mem, &mut self.cpu)?;
             }
