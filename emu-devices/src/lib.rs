@@ -2,3 +2,7 @@
 
 pub mod bus;
 pub mod device;
+pub mod serial;
+pub mod system_ports;
+#[doc(hidden)]
+pub mod testing;
