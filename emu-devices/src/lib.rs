@@ -2,7 +2,9 @@
 
 pub mod bus;
 pub mod device;
+pub mod irqchip;
 pub mod serial;
 pub mod system_ports;
 #[doc(hidden)]
 pub mod testing;
+pub mod timer;

@@ -2,6 +2,7 @@
 //! test builds), hang on a deadline in the past, or answer more than it was asked for.
 
 use emu_core::bus::AccessSize;
+use emu_core::irq::IrqLine;
 use emu_devices as dev;
 use emu_devices::device::{Device, ResetKind};
 use emu_devices::testing::TestBoard;
@@ -28,7 +29,15 @@ macro_rules! subjects {
 }
 
 subjects! {
+    ioapic => &[], dev::irqchip::ioapic::IoApic::MMIO, dev::irqchip::ioapic::IoApic::new();
+    lapic => &[], dev::irqchip::lapic::LocalApic::MMIO, dev::irqchip::lapic::LocalApic::new();
+    pic8259 => dev::irqchip::pic8259::Pic8259Pair::PORTS, &[], dev::irqchip::pic8259::Pic8259Pair::new();
+    pit8254 => dev::timer::pit8254::Pit8254::PORTS, &[], dev::timer::pit8254::Pit8254::new(line(0));
     system_ports => dev::system_ports::SystemPorts::PORTS, &[], dev::system_ports::SystemPorts::new(sink());
+}
+
+fn line(n: u8) -> IrqLine {
+    IrqLine::wired_to(n)
 }
 
 fn sink() -> Box<dyn dev::serial::SerialSink> {

@@ -1,0 +1,3 @@
+//! Timers and the clock.
+
+pub mod pit8254;
