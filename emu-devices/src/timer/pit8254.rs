@@ -82,6 +82,8 @@ struct Counter {
     gate: bool,
     /// Count register, as written.
     reload: u16,
+    /// A count was written since the control word.
+    has_count: bool,
     /// Low byte of a count whose high byte is to come.
     write_low: Option<u8>,
     /// The next byte read is the high one.
@@ -100,6 +102,7 @@ impl Counter {
             bcd: false,
             gate,
             reload: 0,
+            has_count: false,
             write_low: None,
             read_high: false,
             latched_count: None,
@@ -212,15 +215,12 @@ impl Counter {
                 let end = origin + ((now - origin).max(0) / period + 1) * period;
                 match self.pending {
                     // The new count starts with the low half.
-                    Some(p) if p.at < end => {
-                        p.at + Clocks::from(p.count) - Self::high_clocks(p.count).min(Clocks::from(p.count))
-                    }
+                    Some(p) if p.at < end => p.at + Clocks::from(p.count) - Self::high_clocks(p.count),
                     _ => end,
                 }
             }
             _ => origin + period + 1,
         };
-        // With count 1 in mode 3 the low half is empty; the end of the half still counts.
         (at > now).then_some(at)
     }
 
@@ -255,6 +255,7 @@ impl Counter {
                 return;
             }
         };
+        self.has_count = true;
         let count = self.programmed_count();
         match (self.mode, self.state) {
             // Loaded by the next trigger.
@@ -292,8 +293,7 @@ impl Counter {
         self.gate = gate;
         let programmed = self.programmed_count();
         match (self.mode, gate, self.state) {
-            (1 | 5, true, _) => self.load(now, programmed),
-            (2 | 3, true, State::Idle { .. }) if self.reload_is_known() => self.load(now, programmed),
+            (1 | 2 | 3 | 5, true, _) if self.has_count => self.load(now, programmed),
             (2 | 3, false, State::Counting { .. }) => {
                 self.state = State::Idle { value: self.value(now) };
                 self.pending = None;
@@ -306,11 +306,6 @@ impl Counter {
             }
             _ => {}
         }
-    }
-
-    /// A gate starts modes 2 and 3 with the last count, even one written before the control word.
-    fn reload_is_known(&self) -> bool {
-        self.write_low.is_none()
     }
 
     fn latch_count(&mut self, now: Clocks) {
@@ -454,9 +449,11 @@ impl Pit8254 {
         self.next_rise = counter.next_rise(now);
         match self.next_rise {
             Some(at) => {
-                let too_often = counter.is_periodic()
-                    && time_of(at) < self.last_interrupt.saturating_add(MIN_INTERRUPT_NS);
-                let earliest = if too_often { ctx.now.saturating_add(MIN_INTERRUPT_NS) } else { 0 };
+                let earliest = if counter.is_periodic() {
+                    self.last_interrupt.saturating_add(MIN_INTERRUPT_NS)
+                } else {
+                    0
+                };
                 ctx.schedule(self.device, time_of(at).max(earliest));
             }
             None => ctx.cancel(self.device),
