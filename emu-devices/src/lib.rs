@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod device;
+pub mod dma8237;
 pub mod irqchip;
 pub mod serial;
 pub mod system_ports;

@@ -1,5 +1,8 @@
 //! Serial ports.
 
+pub mod spec;
+pub mod uart16550;
+
 /// Where the bytes a guest sends go.
 pub trait SerialSink: Send {
     /// One byte was sent.
