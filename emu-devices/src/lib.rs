@@ -3,3 +3,10 @@
 pub mod bus;
 pub mod device;
 pub mod machine;
+pub mod dma8237;
+pub mod irqchip;
+pub mod serial;
+pub mod system_ports;
+#[doc(hidden)]
+pub mod testing;
+pub mod timer;

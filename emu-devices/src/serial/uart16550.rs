@@ -1,0 +1,714 @@
+//! 16550A UART.
+//!
+//! The line has no speed: what the guest sends is sent at once, and the transmitter always reads as
+//! empty. Input waits in a bounded host-side queue and enters the 16-byte FIFO as the guest makes
+//! room. Two measures keep interrupt-driven drivers, which loop until the UART is quiet, from
+//! looping too long (Linux: "too much work for irq"): after a burst of sent bytes the next "holding
+//! register empty" interrupt waits for the end of a short window, and so does input after a burst.
+//!
+//! Differences from a real chip:
+//!
+//! * The character timeout is immediate: characters below the trigger level interrupt at once.
+//! * Host input survives what drivers do while they open a port. Switching the FIFOs on or off
+//!   keeps it; so does emptying the receive FIFO while the receive interrupt is off, and then input
+//!   is held back until that interrupt is enabled or a driver that polls has waited a moment.
+//!   (Linux empties the FIFO and reads away a byte on every open; piped input would lose bytes.)
+//! * The interrupt does not depend on OUT2.
+
+use std::collections::VecDeque;
+
+use emu_core::bus::AccessSize;
+use emu_core::irq::IrqLine;
+use emu_core::time::VmTime;
+
+use super::SerialSink;
+use super::spec::*;
+use crate::device::{Ctx, Device, DeviceId, ResetKind};
+
+/// Host input that may wait, bytes.
+pub const INPUT_QUEUE: usize = 64 << 10;
+
+/// Bytes that are sent in a window before the transmit interrupt waits for its end. With 16 bytes
+/// per interrupt this stays under Linux's limit of 256 rounds in one interrupt.
+const SEND_BURST: u32 = 2048;
+const SEND_WINDOW_NS: u64 = 500_000;
+
+/// Bytes that enter the FIFO in a window.
+const RECEIVE_BURST: u32 = 4096;
+const RECEIVE_WINDOW_NS: u64 = 1_000_000;
+
+/// How long input stays away after the receive FIFO was emptied with the receive interrupt off.
+const QUIET_NS: u64 = 10_000_000;
+
+/// Counts bytes per window of time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    start: VmTime,
+    bytes: u32,
+}
+
+impl Pace {
+    /// Bytes so far in the window that `now` lies in.
+    fn used(&mut self, now: VmTime, window: u64) -> u32 {
+        if now.saturating_sub(self.start) >= window {
+            *self = Self { start: now, bytes: 0 };
+        }
+        self.bytes
+    }
+}
+
+/// The chip with its eight ports.
+pub struct Uart16550 {
+    device: DeviceId,
+    irq: IrqLine,
+    sink: Box<dyn SerialSink>,
+    ier: u8,
+    /// Last FIFO control value (without the self-clearing bits).
+    fcr: u8,
+    lcr: u8,
+    mcr: u8,
+    /// Overrun and the like, until LSR is read.
+    line_errors: u8,
+    /// Modem inputs from the host, as bits of MSR.
+    modem_inputs: u8,
+    /// Low nibble of MSR.
+    modem_deltas: u8,
+    scratch: u8,
+    divisor: u16,
+    /// "Holding register empty" waits to be reported.
+    thre: bool,
+    /// The same, held back until then.
+    thre_at: Option<VmTime>,
+    /// Receive FIFO, or receive buffer.
+    fifo: VecDeque<u8>,
+    /// Host input that has not arrived at the chip yet.
+    input: VecDeque<u8>,
+    /// No input before this time, unless the receive interrupt is on.
+    quiet_until: VmTime,
+    sent: Pace,
+    received: Pace,
+}
+
+impl Uart16550 {
+    /// First ports of COM1 to COM4; each has eight.
+    pub const COM_PORTS: [u16; 4] = [0x3F8, 0x2F8, 0x3E8, 0x2E8];
+
+    /// Ports to claim for COM1: `(first, count)`. The others differ in the first port only.
+    pub const PORTS: &[(u16, u16)] = &[(Self::COM_PORTS[0], 8)];
+
+    /// Powered up. The chip looks at the low three bits of port numbers only.
+    pub fn new(irq: IrqLine, sink: Box<dyn SerialSink>) -> Self {
+        Self {
+            device: 0,
+            irq,
+            sink,
+            ier: 0,
+            fcr: 0,
+            lcr: 0,
+            mcr: 0,
+            line_errors: 0,
+            modem_inputs: 0,
+            modem_deltas: 0,
+            scratch: 0,
+            divisor: 0,
+            thre: true,
+            thre_at: None,
+            fifo: VecDeque::with_capacity(FIFO_SIZE),
+            input: VecDeque::new(),
+            quiet_until: 0,
+            sent: Pace::default(),
+            received: Pace::default(),
+        }
+    }
+
+    /// Bytes [`Uart16550::receive`] would take now.
+    pub fn space(&self) -> usize {
+        INPUT_QUEUE.saturating_sub(self.input.len())
+    }
+
+    /// Input from the host. Returns how many bytes were taken; offer the rest again later.
+    pub fn receive(&mut self, ctx: &mut Ctx<'_>, data: &[u8]) -> usize {
+        let n = data.len().min(self.space());
+        self.input.extend(data.iter().take(n));
+        self.update(ctx);
+        n
+    }
+
+    /// Sets the modem inputs, as bits [`MSR_CTS`], [`MSR_DSR`], [`MSR_RI`] and [`MSR_DCD`].
+    pub fn set_modem_inputs(&mut self, ctx: &mut Ctx<'_>, lines: u8) {
+        let before = self.modem_lines();
+        self.modem_inputs = lines & 0xF0;
+        self.note_modem_changes(before);
+        self.update(ctx);
+    }
+
+    /// Modem outputs, as bits [`MCR_DTR`] and [`MCR_RTS`].
+    pub fn modem_outputs(&self) -> u8 {
+        if self.is_loopback() { 0 } else { self.mcr & (MCR_DTR | MCR_RTS) }
+    }
+
+    /// Passes a flush to the sink: nothing more comes for now.
+    pub fn flush_output(&mut self) {
+        self.sink.flush();
+    }
+
+    // ---- state -------------------------------------------------------------------------------
+
+    fn is_loopback(&self) -> bool {
+        self.mcr & MCR_LOOP != 0
+    }
+
+    fn has_fifo(&self) -> bool {
+        self.fcr & FCR_ENABLE != 0
+    }
+
+    fn capacity(&self) -> usize {
+        if self.has_fifo() { FIFO_SIZE } else { 1 }
+    }
+
+    fn trigger_level(&self) -> usize {
+        if self.has_fifo() { TRIGGER_LEVELS[usize::from(self.fcr >> 6)] } else { 1 }
+    }
+
+    /// High nibble of MSR.
+    fn modem_lines(&self) -> u8 {
+        if !self.is_loopback() {
+            return self.modem_inputs;
+        }
+        let wires = [(MCR_RTS, MSR_CTS), (MCR_DTR, MSR_DSR), (MCR_OUT1, MSR_RI), (MCR_OUT2, MSR_DCD)];
+        wires.iter().fold(0, |lines, (from, to)| if self.mcr & from != 0 { lines | to } else { lines })
+    }
+
+    fn note_modem_changes(&mut self, before: u8) {
+        let now = self.modem_lines();
+        let changed = (now ^ before) & !MSR_RI;
+        // Only the end of a ring counts.
+        let ring_ended = before & !now & MSR_RI;
+        self.modem_deltas |= (changed | ring_ended) >> 4;
+    }
+
+    /// Interrupt identification without the FIFO bits.
+    fn cause(&self) -> u8 {
+        if self.ier & IER_LINE != 0 && self.line_errors != 0 {
+            IIR_LINE
+        } else if self.ier & IER_RECEIVE != 0 && !self.fifo.is_empty() {
+            if self.fifo.len() >= self.trigger_level() { IIR_RECEIVE } else { IIR_TIMEOUT }
+        } else if self.ier & IER_THRE != 0 && self.thre {
+            IIR_THRE
+        } else if self.ier & IER_MODEM != 0 && self.modem_deltas != 0 {
+            IIR_MODEM
+        } else {
+            IIR_NONE
+        }
+    }
+
+    fn transmit(&mut self, byte: u8, now: VmTime) {
+        if self.is_loopback() {
+            if self.fifo.len() < self.capacity() {
+                self.fifo.push_back(byte);
+            } else {
+                self.line_errors |= LSR_OVERRUN;
+                if !self.has_fifo() {
+                    self.fifo.clear();
+                    self.fifo.push_back(byte);
+                }
+            }
+        } else {
+            self.sink.write(byte);
+        }
+        let burst = self.sent.used(now, SEND_WINDOW_NS);
+        self.sent.bytes = burst.saturating_add(1);
+        self.thre = burst < SEND_BURST;
+        self.thre_at = (!self.thre).then(|| self.sent.start.saturating_add(SEND_WINDOW_NS));
+    }
+
+    /// Host input goes back to where it waited.
+    fn return_input(&mut self) {
+        if !self.is_loopback() {
+            while let Some(byte) = self.fifo.pop_back() {
+                self.input.push_front(byte);
+            }
+        }
+        self.fifo.clear();
+    }
+
+    fn write_fcr(&mut self, value: u8, now: VmTime) {
+        let enable = value & FCR_ENABLE != 0;
+        if enable && value & FCR_CLEAR_RECEIVE != 0 {
+            if self.ier & IER_RECEIVE == 0 {
+                self.return_input();
+                self.quiet_until = now.saturating_add(QUIET_NS);
+            }
+            self.fifo.clear();
+            self.line_errors = 0;
+        } else if enable != self.has_fifo() {
+            self.return_input();
+        }
+        // The other bits exist only while the FIFOs are on.
+        self.fcr = if enable { value & FCR_STORED } else { 0 };
+    }
+
+    fn read_register(&mut self, register: u16) -> u8 {
+        match register {
+            DATA if self.lcr & LCR_DLAB != 0 => self.divisor as u8,
+            DATA => self.fifo.pop_front().unwrap_or(0),
+            IER if self.lcr & LCR_DLAB != 0 => (self.divisor >> 8) as u8,
+            IER => self.ier,
+            IIR_FCR => {
+                let cause = self.cause();
+                if cause == IIR_THRE {
+                    self.thre = false;
+                }
+                cause | if self.has_fifo() { IIR_FIFO } else { 0 }
+            }
+            LCR => self.lcr,
+            MCR => self.mcr,
+            LSR => {
+                let data = if self.fifo.is_empty() { 0 } else { LSR_DATA };
+                LSR_EMPTY | data | std::mem::take(&mut self.line_errors)
+            }
+            MSR => self.modem_lines() | std::mem::take(&mut self.modem_deltas),
+            _ => self.scratch,
+        }
+    }
+
+    fn write_register(&mut self, register: u16, value: u8, now: VmTime) {
+        match register {
+            DATA if self.lcr & LCR_DLAB != 0 => self.divisor = self.divisor & 0xFF00 | u16::from(value),
+            DATA => self.transmit(value, now),
+            IER if self.lcr & LCR_DLAB != 0 => self.divisor = self.divisor & 0x00FF | u16::from(value) << 8,
+            IER => {
+                if value & !self.ier & IER_THRE != 0 {
+                    // Enabling the interrupt reports the empty transmitter, always at once:
+                    // drivers test that.
+                    self.thre = true;
+                    self.thre_at = None;
+                }
+                self.ier = value & IER_MASK;
+            }
+            IIR_FCR => self.write_fcr(value, now),
+            LCR => self.lcr = value,
+            MCR => {
+                let before = self.modem_lines();
+                self.mcr = value & MCR_MASK;
+                self.note_modem_changes(before);
+            }
+            SCR => self.scratch = value,
+            // LSR and MSR are read-only.
+            _ => {}
+        }
+    }
+
+    /// Moves input to the FIFO, drives the line, sets the deadline.
+    fn update(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now;
+        if self.thre_at.is_some_and(|at| at <= now) {
+            self.thre_at = None;
+            self.thre = true;
+        }
+        let mut receive_at = None;
+        if self.quiet_until > now && self.ier & IER_RECEIVE == 0 {
+            receive_at = Some(self.quiet_until);
+        } else if !self.is_loopback() {
+            while self.fifo.len() < self.capacity() && !self.input.is_empty() {
+                let burst = self.received.used(now, RECEIVE_WINDOW_NS);
+                if burst >= RECEIVE_BURST {
+                    receive_at = Some(self.received.start.saturating_add(RECEIVE_WINDOW_NS));
+                    break;
+                }
+                self.received.bytes = burst.saturating_add(1);
+                self.fifo.extend(self.input.pop_front());
+            }
+        }
+        ctx.irq.set(self.irq, self.cause() != IIR_NONE);
+        match [self.thre_at, receive_at].into_iter().flatten().min() {
+            Some(at) => ctx.schedule(self.device, at),
+            None => ctx.cancel(self.device),
+        }
+    }
+}
+
+impl Device for Uart16550 {
+    fn name(&self) -> &'static str {
+        "uart16550"
+    }
+
+    fn attach(&mut self, id: DeviceId) {
+        self.device = id;
+    }
+
+    fn port_read(&mut self, ctx: &mut Ctx<'_>, port: u16, size: AccessSize) -> Option<u32> {
+        if size != AccessSize::Byte {
+            return None;
+        }
+        let value = self.read_register(port & 7);
+        self.update(ctx);
+        Some(u32::from(value))
+    }
+
+    /// A 16-bit write of the data register sends both bytes.
+    fn port_write(&mut self, ctx: &mut Ctx<'_>, port: u16, size: AccessSize, value: u32) {
+        let [low, high, ..] = value.to_le_bytes();
+        match (size, port & 7) {
+            (AccessSize::Byte, register) => self.write_register(register, low, ctx.now),
+            (AccessSize::Word, DATA) => {
+                self.write_register(DATA, low, ctx.now);
+                self.write_register(DATA, high, ctx.now);
+            }
+            _ => return,
+        }
+        self.update(ctx);
+    }
+
+    fn port_write_block(&mut self, ctx: &mut Ctx<'_>, port: u16, size: AccessSize, data: &[u8]) -> usize {
+        if size != AccessSize::Byte || port & 7 != DATA {
+            return 0;
+        }
+        for byte in data {
+            self.write_register(DATA, *byte, ctx.now);
+        }
+        self.update(ctx);
+        data.len()
+    }
+
+    fn on_event(&mut self, ctx: &mut Ctx<'_>) {
+        self.update(ctx);
+    }
+
+    /// Host input that was not read yet stays.
+    fn reset(&mut self, ctx: &mut Ctx<'_>, _: ResetKind) {
+        self.return_input();
+        let fresh = Self::new(self.irq, Box::new(super::NullSink));
+        *self = Self {
+            device: self.device,
+            sink: std::mem::replace(&mut self.sink, Box::new(super::NullSink)),
+            modem_inputs: self.modem_inputs,
+            input: std::mem::take(&mut self.input),
+            ..fresh
+        };
+        self.update(ctx);
+    }
+
+    fn as_any(&mut self) -> &mut dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestBoard;
+    use std::sync::mpsc;
+
+    const IRQ4: IrqLine = IrqLine::wired_to(4);
+    const COM1: u16 = 0x3F8;
+
+    struct Channel(mpsc::Sender<u8>);
+    impl SerialSink for Channel {
+        fn write(&mut self, byte: u8) {
+            let _ = self.0.send(byte);
+        }
+    }
+
+    struct Bench {
+        board: TestBoard,
+        uart: Uart16550,
+        sent: mpsc::Receiver<u8>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let (tx, sent) = mpsc::channel();
+            let mut board = TestBoard::new();
+            let mut uart = Uart16550::new(IRQ4, Box::new(Channel(tx)));
+            board.power_up(&mut uart, 1);
+            Self { board, uart, sent }
+        }
+
+        fn read(&mut self, register: u16) -> u8 {
+            self.board.inb(&mut self.uart, COM1 + register)
+        }
+
+        fn write(&mut self, register: u16, value: u8) {
+            self.board.outb(&mut self.uart, COM1 + register, value);
+        }
+
+        fn receive(&mut self, data: &[u8]) -> usize {
+            self.uart.receive(&mut self.board.ctx(), data)
+        }
+
+        fn irq(&self) -> bool {
+            self.board.irq.is_high(IRQ4)
+        }
+
+        fn sent(&self) -> Vec<u8> {
+            self.sent.try_iter().collect()
+        }
+    }
+
+    #[test]
+    fn uart_powered_up_shows_the_reference_values() {
+        let mut b = Bench::new();
+        assert_eq!([IER, IIR_FCR, LSR, MSR].map(|r| b.read(r)), [0x00, 0x01, 0x60, 0x00]);
+        b.write(IIR_FCR, 0x01);
+        assert_eq!(b.read(IIR_FCR), 0xC1);
+        assert_eq!(b.board.port_in(&mut b.uart, COM1, AccessSize::Word), 0xFFFF);
+    }
+
+    #[test]
+    fn uart_looks_like_a_16550a_to_linux_autoconfig() {
+        let mut b = Bench::new();
+        // Presence: IER keeps four bits.
+        b.write(IER, 0);
+        assert_eq!(b.read(IER), 0);
+        b.write(IER, 0xFF);
+        assert_eq!(b.read(IER), 0x0F);
+        b.write(IER, 0);
+        // Loopback of the modem lines: RTS and OUT2 come back as CTS and DCD.
+        b.write(MCR, MCR_LOOP | 0x0A);
+        assert_eq!(b.read(MSR) & 0xF0, 0x90);
+        b.write(MCR, 0);
+        // FIFO type: 16550A, not 16550 (no FIFO bits), not 16750 (bit 5).
+        b.write(IIR_FCR, FCR_ENABLE);
+        assert_eq!(b.read(IIR_FCR) >> 6, 3);
+        b.write(LCR, LCR_DLAB);
+        b.write(IIR_FCR, FCR_ENABLE | 0x20);
+        assert_eq!(b.read(IIR_FCR) & 0x20, 0);
+        // No extended feature register (16650), no alternate bank (NS16C5xx).
+        b.write(LCR, 0xBF);
+        assert_ne!(b.read(IIR_FCR), 0);
+        b.write(LCR, 0xE0);
+        assert_eq!(b.read(IIR_FCR) & MCR_LOOP, 0);
+        b.write(LCR, 0);
+        b.write(SCR, 0xA5);
+        assert_eq!(b.read(SCR), 0xA5);
+    }
+
+    #[test]
+    fn uart_divisor_is_behind_dlab_and_sends_nothing() {
+        let mut b = Bench::new();
+        b.write(LCR, 0x83);
+        b.write(DATA, 0x0C);
+        b.write(IER, 0x01);
+        assert_eq!((b.read(DATA), b.read(IER)), (0x0C, 0x01));
+        b.write(LCR, 0x03);
+        assert_eq!(b.read(IER), 0);
+        assert!(b.sent().is_empty());
+    }
+
+    #[test]
+    fn uart_sends_bytes_words_and_strings_in_order() {
+        let mut b = Bench::new();
+        b.write(DATA, b'a');
+        b.uart.port_write(&mut b.board.ctx(), COM1, AccessSize::Word, u32::from(b'c') << 8 | u32::from(b'b'));
+        assert_eq!(b.uart.port_write_block(&mut b.board.ctx(), COM1, AccessSize::Byte, b"def"), 3);
+        assert_eq!(b.sent(), b"abcdef");
+        assert_eq!(b.read(LSR), 0x60);
+    }
+
+    #[test]
+    fn uart_thre_interrupt_on_enable_and_after_each_write_cleared_by_iir() {
+        let mut b = Bench::new();
+        b.write(IER, IER_THRE);
+        assert!(b.irq());
+        assert_eq!(b.read(IIR_FCR), IIR_THRE);
+        assert!(!b.irq());
+        assert_eq!(b.read(IIR_FCR), IIR_NONE);
+        // Linux tests that it is asserted again when switched off and on.
+        b.write(IER, 0);
+        b.write(IER, IER_THRE);
+        assert_eq!(b.read(IIR_FCR), IIR_THRE);
+        b.write(DATA, b'x');
+        assert!(b.irq());
+        assert_eq!(b.read(IIR_FCR), IIR_THRE);
+    }
+
+    #[test]
+    fn uart_transmit_interrupt_pauses_after_a_burst_and_loses_nothing() {
+        let mut b = Bench::new();
+        b.write(IIR_FCR, FCR_ENABLE);
+        b.write(IER, IER_THRE);
+        let (mut rounds, mut interrupts, mut total) = (0, 0, 0);
+        while total < 65_536 {
+            // One interrupt: the handler loops until the UART is quiet.
+            let mut in_this = 0;
+            while b.read(IIR_FCR) & 0x0F == IIR_THRE {
+                for _ in 0..16 {
+                    b.write(DATA, 0x55);
+                }
+                total += 16;
+                in_this += 1;
+            }
+            assert!((1..=256).contains(&in_this), "{in_this} rounds");
+            rounds += in_this;
+            interrupts += 1;
+            let at = b.board.events.next_deadline().expect("a deadline for the next interrupt");
+            let wait = at - b.board.now;
+            assert!(wait <= SEND_WINDOW_NS);
+            b.board.advance(&mut b.uart, wait);
+            assert!(b.irq());
+        }
+        assert_eq!(rounds, total / 16);
+        assert!(interrupts <= 33);
+        assert_eq!(b.sent().len(), total);
+    }
+
+    #[test]
+    fn uart_enabling_the_transmit_interrupt_asserts_it_even_within_a_pause() {
+        let mut b = Bench::new();
+        b.write(IER, IER_THRE);
+        for _ in 0..=SEND_BURST {
+            b.write(DATA, 0);
+        }
+        assert!(!b.irq());
+        b.write(IER, 0);
+        b.write(IER, IER_THRE);
+        assert!(b.irq());
+    }
+
+    #[test]
+    fn uart_receive_without_fifo_holds_one_byte() {
+        let mut b = Bench::new();
+        b.write(IER, IER_RECEIVE);
+        assert_eq!(b.receive(b"hi"), 2);
+        assert_eq!((b.read(IIR_FCR), b.read(LSR)), (IIR_RECEIVE, 0x61));
+        assert_eq!(b.uart.fifo.len(), 1);
+        assert_eq!((b.read(DATA), b.read(DATA)), (b'h', b'i'));
+        assert!(!b.irq());
+        assert_eq!((b.read(DATA), b.read(LSR)), (0, 0x60));
+    }
+
+    #[test]
+    fn uart_receive_with_fifo_reports_trigger_level_then_timeout() {
+        let mut b = Bench::new();
+        b.write(IIR_FCR, 0x81); // trigger 8
+        b.write(IER, IER_RECEIVE);
+        b.receive(&[7; 9]);
+        assert_eq!(b.read(IIR_FCR), 0xC0 | IIR_RECEIVE);
+        b.read(DATA);
+        assert_eq!(b.read(IIR_FCR), 0xC0 | IIR_RECEIVE);
+        b.read(DATA);
+        assert_eq!(b.read(IIR_FCR), 0xC0 | IIR_TIMEOUT);
+        for _ in 0..7 {
+            assert!(b.irq());
+            b.read(DATA);
+        }
+        assert_eq!(b.read(IIR_FCR), 0xC1);
+        assert!(!b.irq());
+    }
+
+    #[test]
+    fn uart_priorities_are_line_receive_transmit_modem() {
+        let mut b = Bench::new();
+        b.write(IER, 0x0F);
+        b.uart.set_modem_inputs(&mut b.board.ctx(), MSR_CTS);
+        b.receive(b"x");
+        b.uart.line_errors = LSR_OVERRUN;
+        assert_eq!(b.read(IIR_FCR), IIR_LINE);
+        assert_eq!(b.read(LSR), 0x63);
+        assert_eq!(b.read(IIR_FCR), IIR_RECEIVE);
+        b.read(DATA);
+        assert_eq!(b.read(IIR_FCR), IIR_THRE);
+        assert_eq!(b.read(IIR_FCR), IIR_MODEM);
+        assert_eq!(b.read(MSR), 0x11);
+        assert_eq!(b.read(MSR), 0x10);
+        assert_eq!(b.read(IIR_FCR), IIR_NONE);
+    }
+
+    #[test]
+    fn uart_ring_counts_only_when_it_ends() {
+        let mut b = Bench::new();
+        b.uart.set_modem_inputs(&mut b.board.ctx(), MSR_RI);
+        assert_eq!(b.read(MSR), MSR_RI);
+        b.uart.set_modem_inputs(&mut b.board.ctx(), 0);
+        assert_eq!(b.read(MSR), 0x04);
+    }
+
+    #[test]
+    fn uart_loopback_returns_data_and_overruns() {
+        let mut b = Bench::new();
+        b.write(IIR_FCR, FCR_ENABLE);
+        b.write(MCR, MCR_LOOP);
+        b.receive(b"host");
+        for i in 0..17 {
+            b.write(DATA, i);
+        }
+        assert_eq!(b.read(LSR), 0x63);
+        assert_eq!(b.read(LSR), 0x61);
+        assert_eq!((0..16).map(|_| b.read(DATA)).collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
+        assert_eq!(b.read(LSR), 0x60);
+        assert!(b.sent().is_empty());
+        // Host input waited outside.
+        b.write(MCR, 0);
+        assert_eq!(b.read(DATA), b'h');
+    }
+
+    #[test]
+    fn uart_fifo_reset_keeps_host_input_nobody_listened_for() {
+        let mut b = Bench::new();
+        b.receive(b"ls\n");
+        // Linux opening the port: empties the FIFO, reads the data register for luck, enables the
+        // interrupt and then the FIFO.
+        for fcr in [0x01, 0x07, 0x00] {
+            b.write(IIR_FCR, fcr);
+        }
+        assert_eq!((b.read(LSR), b.read(DATA)), (0x60, 0));
+        b.write(IER, IER_RECEIVE);
+        b.write(IIR_FCR, 0x81);
+        assert_eq!([DATA; 3].map(|r| b.read(r)), *b"ls\n");
+        b.write(IER, IER_RECEIVE);
+        b.receive(b"noise");
+        b.write(IIR_FCR, 0x03);
+        assert_eq!(b.read(LSR), 0x60);
+    }
+
+    #[test]
+    fn uart_polling_driver_gets_input_a_moment_after_emptying_the_fifo() {
+        let mut b = Bench::new();
+        b.receive(b"x");
+        b.write(IIR_FCR, 0x07);
+        assert_eq!(b.read(LSR), 0x60);
+        b.board.advance(&mut b.uart, QUIET_NS);
+        assert_eq!((b.read(LSR), b.read(DATA)), (0x61, b'x'));
+    }
+
+    #[test]
+    fn uart_input_is_bounded_and_paced() {
+        let mut b = Bench::new();
+        b.write(IIR_FCR, FCR_ENABLE);
+        b.write(IER, IER_RECEIVE);
+        let data: Vec<u8> = (0..70_000u32).map(|i| i as u8).collect();
+        let taken = b.receive(&data);
+        assert_eq!(taken, INPUT_QUEUE);
+        assert!(b.uart.space() <= FIFO_SIZE);
+        let mut got = Vec::new();
+        let mut bursts = 0;
+        while got.len() < taken {
+            let mut burst = 0;
+            while b.read(LSR) & LSR_DATA != 0 {
+                let byte = b.read(DATA);
+                got.push(byte);
+                burst += 1;
+            }
+            assert!((1..=RECEIVE_BURST).contains(&burst));
+            bursts += 1;
+            b.board.advance(&mut b.uart, RECEIVE_WINDOW_NS);
+        }
+        assert_eq!(got, data[..taken]);
+        assert_eq!(bursts, INPUT_QUEUE as u32 / RECEIVE_BURST);
+        assert_eq!(b.uart.space(), INPUT_QUEUE);
+    }
+
+    #[test]
+    fn uart_reset_keeps_host_input_and_modem_lines() {
+        let mut b = Bench::new();
+        b.write(IER, IER_RECEIVE);
+        b.uart.set_modem_inputs(&mut b.board.ctx(), MSR_DCD);
+        b.receive(b"ab");
+        b.uart.reset(&mut b.board.ctx(), ResetKind::Warm);
+        assert!(!b.irq());
+        assert_eq!(b.read(IER), 0);
+        assert_eq!(b.read(MSR), MSR_DCD);
+        assert_eq!((b.read(DATA), b.read(DATA)), (b'a', b'b'));
+    }
+}

@@ -1,0 +1,846 @@
+//! 8254 programmable interval timer with system control port B (61h).
+//!
+//! Intel 8254 data sheet (231164). Nothing is counted: every value is computed from guest time, and
+//! counter 0 interrupts through one deadline. Periods are counted in whole input clocks since
+//! power-on, so they do not drift; when several periods were missed, one interrupt is delivered.
+//!
+//! The input clock is 14.31818 MHz / 12 = 3,579,545 / 3 Hz, a third of the ACPI PM timer's.
+
+use emu_core::bus::AccessSize;
+use emu_core::irq::IrqLine;
+use emu_core::time::VmTime;
+
+use crate::device::{Ctx, Device, DeviceId, ResetKind};
+
+const COUNTER_0: u16 = 0x40;
+const COUNTER_1: u16 = 0x41;
+const COUNTER_2: u16 = 0x42;
+const CONTROL: u16 = 0x43;
+const PORT_B: u16 = 0x61;
+
+/// Input clock in Hz, as a fraction.
+pub const PIT_HZ: (u64, u64) = (3_579_545, 3);
+
+// Control word.
+const ACCESS_LOW: u8 = 1;
+const ACCESS_HIGH: u8 = 2;
+const ACCESS_BOTH: u8 = 3;
+const READ_BACK_NO_COUNT: u8 = 1 << 5;
+const READ_BACK_NO_STATUS: u8 = 1 << 4;
+
+// Port 61h.
+const GATE_2: u8 = 1 << 0;
+const SPEAKER_DATA: u8 = 1 << 1;
+const PORT_B_WRITABLE: u8 = 0x0F;
+const REFRESH_TOGGLE: u8 = 1 << 4;
+const OUT_2: u8 = 1 << 5;
+
+/// Input clocks between two refresh requests (counter 1 as PC firmware programs it).
+const REFRESH_CLOCKS: i64 = 18;
+
+/// Shortest time between two interrupts of counter 0: a guest cannot make the host do nothing else.
+const MIN_INTERRUPT_NS: u64 = 20_000;
+
+/// Input clocks since power-on.
+type Clocks = i64;
+
+const NS_CLOCKS: (u128, u128) = (PIT_HZ.0 as u128, PIT_HZ.1 as u128 * 1_000_000_000);
+
+fn clocks_at(now: VmTime) -> Clocks {
+    (u128::from(now) * NS_CLOCKS.0 / NS_CLOCKS.1) as Clocks
+}
+
+/// First nanosecond at which [`clocks_at`] is `clocks`.
+fn time_of(clocks: Clocks) -> VmTime {
+    let ns = (clocks.max(0) as u128 * NS_CLOCKS.1).div_ceil(NS_CLOCKS.0);
+    VmTime::try_from(ns).unwrap_or(VmTime::MAX)
+}
+
+/// What the counting element does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No count since the control word, or (modes 1, 2, 3, 5) no trigger or gate: stands at a value.
+    Idle { value: u32 },
+    /// Was loaded with `count` at `origin`.
+    Counting { origin: Clocks, count: u32 },
+    /// Modes 0 and 4 with the gate low: `elapsed` clocks after loading.
+    Paused { elapsed: Clocks, count: u32 },
+}
+
+/// Modes 2 and 3: a count that takes effect at the end of the current (half) period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pending {
+    at: Clocks,
+    count: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Counter {
+    mode: u8,
+    access: u8,
+    bcd: bool,
+    gate: bool,
+    /// Count register, as written.
+    reload: u16,
+    /// A count was written since the control word.
+    has_count: bool,
+    /// Low byte of a count whose high byte is to come.
+    write_low: Option<u8>,
+    /// The next byte read is the high one.
+    read_high: bool,
+    latched_count: Option<u16>,
+    latched_status: Option<u8>,
+    state: State,
+    pending: Option<Pending>,
+}
+
+impl Counter {
+    fn new(gate: bool) -> Self {
+        Self {
+            mode: 0,
+            access: ACCESS_BOTH,
+            bcd: false,
+            gate,
+            reload: 0,
+            has_count: false,
+            write_low: None,
+            read_high: false,
+            latched_count: None,
+            latched_status: None,
+            state: State::Idle { value: 0 },
+            pending: None,
+        }
+    }
+
+    /// Number of different values of the counting element.
+    fn modulus(&self) -> u32 {
+        if self.bcd { 10_000 } else { 0x1_0000 }
+    }
+
+    /// The count register as a number of clocks.
+    fn programmed_count(&self) -> u32 {
+        let value = u32::from(self.reload);
+        let count = if self.bcd {
+            (0..4).rev().fold(0, |n, digit| n * 10 + ((value >> (digit * 4)) & 0xF))
+        } else {
+            value
+        };
+        if count == 0 { self.modulus() } else { count }
+    }
+
+    /// Clocks that OUT is high in a period of mode 3.
+    fn high_clocks(count: u32) -> Clocks {
+        Clocks::from(count.div_ceil(2))
+    }
+
+    fn is_periodic(&self) -> bool {
+        matches!(self.mode, 2 | 3)
+    }
+
+    /// Lets a pending count take effect if its time has come.
+    fn settle(&mut self, now: Clocks) {
+        let (Some(pending), State::Counting { origin, count }) = (self.pending, self.state) else { return };
+        if now < pending.at {
+            return;
+        }
+        let starts_low = self.mode == 3
+            && (pending.at - origin).rem_euclid(Clocks::from(count)) >= Self::high_clocks(count);
+        let lead = if starts_low { Self::high_clocks(pending.count) } else { 0 };
+        self.state = State::Counting { origin: pending.at - lead, count: pending.count };
+        self.pending = None;
+    }
+
+    /// Clocks since loading and the loaded count; `None` while idle. Negative for one clock after
+    /// a count was written.
+    fn elapsed(&self, now: Clocks) -> Option<(Clocks, u32)> {
+        match self.state {
+            State::Idle { .. } => None,
+            State::Counting { origin, count } => Some((now - origin, count)),
+            State::Paused { elapsed, count } => Some((elapsed, count)),
+        }
+    }
+
+    /// Value of the counting element, 0 to 0FFFFh (or 0 to 9999).
+    fn value(&self, now: Clocks) -> u32 {
+        let modulus = self.modulus();
+        let Some((elapsed, count)) = self.elapsed(now) else {
+            let State::Idle { value } = self.state else { return 0 };
+            return value % modulus;
+        };
+        let elapsed = elapsed.max(0);
+        let period = Clocks::from(count);
+        let value = match self.mode {
+            2 => period - elapsed % period,
+            3 => {
+                let high = Self::high_clocks(count);
+                let phase = elapsed % period;
+                let into_half = if phase < high { phase } else { phase - high };
+                // An odd count is loaded one less.
+                (period & !1) - 2 * into_half
+            }
+            _ => period - elapsed,
+        };
+        value.rem_euclid(Clocks::from(modulus)) as u32
+    }
+
+    /// Value as the guest reads it.
+    fn register(&self, now: Clocks) -> u16 {
+        let value = self.value(now);
+        if !self.bcd {
+            return value as u16;
+        }
+        (0..4).fold(0, |bcd, digit| bcd | ((value / 10u32.pow(digit) % 10) << (digit * 4))) as u16
+    }
+
+    /// Level of OUT.
+    fn out(&self, now: Clocks) -> bool {
+        let Some((elapsed, count)) = self.elapsed(now) else { return self.mode != 0 };
+        let period = Clocks::from(count);
+        match self.mode {
+            0 => elapsed >= period,
+            1 => elapsed < 0 || elapsed >= period,
+            2 => elapsed < 0 || elapsed % period != period - 1,
+            3 => elapsed < 0 || elapsed % period < Self::high_clocks(count),
+            _ => elapsed != period,
+        }
+    }
+
+    /// First clock after `now` at which OUT rises by counting.
+    fn next_rise(&self, now: Clocks) -> Option<Clocks> {
+        let State::Counting { origin, count } = self.state else { return None };
+        let period = Clocks::from(count);
+        let at = match self.mode {
+            0 | 1 => origin + period,
+            2 | 3 => {
+                let end = origin + ((now - origin).max(0) / period + 1) * period;
+                match self.pending {
+                    // The new count starts with the low half.
+                    Some(p) if p.at < end => p.at + Clocks::from(p.count) - Self::high_clocks(p.count),
+                    _ => end,
+                }
+            }
+            _ => origin + period + 1,
+        };
+        (at > now).then_some(at)
+    }
+
+    fn write_control(&mut self, value: u8, now: Clocks) {
+        let idle = State::Idle { value: self.value(now) };
+        *self = Self {
+            mode: match (value >> 1) & 7 {
+                6 => 2,
+                7 => 3,
+                mode => mode,
+            },
+            access: (value >> 4) & 3,
+            bcd: value & 1 != 0,
+            gate: self.gate,
+            reload: self.reload,
+            state: idle,
+            ..Self::new(self.gate)
+        };
+    }
+
+    fn write_count(&mut self, value: u8, now: Clocks) {
+        self.reload = match (self.access, self.write_low.take()) {
+            (ACCESS_LOW, _) => u16::from(value),
+            (ACCESS_HIGH, _) => u16::from(value) << 8,
+            (_, Some(low)) => u16::from_le_bytes([low, value]),
+            (_, None) => {
+                self.write_low = Some(value);
+                if self.mode == 0 {
+                    // The first byte stops the count and lowers OUT.
+                    self.state = State::Idle { value: self.value(now) };
+                }
+                return;
+            }
+        };
+        self.has_count = true;
+        let count = self.programmed_count();
+        match (self.mode, self.state) {
+            // Loaded by the next trigger.
+            (1 | 5, _) => {}
+            (2 | 3, State::Counting { origin, count: current }) => {
+                let at = self.pending.map_or_else(|| self.end_of_part(now, origin, current), |p| p.at);
+                self.pending = Some(Pending { at, count });
+            }
+            _ if self.gate => self.load(now, count),
+            (0 | 4, _) => self.state = State::Paused { elapsed: 0, count },
+            // Modes 2 and 3 wait for the gate.
+            _ => {}
+        }
+    }
+
+    /// End of the period (mode 2) or half period (mode 3) that `now` lies in.
+    fn end_of_part(&self, now: Clocks, origin: Clocks, count: u32) -> Clocks {
+        let period = Clocks::from(count);
+        let elapsed = (now - origin).max(0);
+        let start = origin + elapsed / period * period;
+        let high = Self::high_clocks(count);
+        if self.mode == 3 && elapsed % period < high { start + high } else { start + period }
+    }
+
+    /// Loading takes the next clock pulse.
+    fn load(&mut self, now: Clocks, count: u32) {
+        self.state = State::Counting { origin: now + 1, count };
+        self.pending = None;
+    }
+
+    fn set_gate(&mut self, gate: bool, now: Clocks) {
+        if gate == self.gate {
+            return;
+        }
+        self.gate = gate;
+        let programmed = self.programmed_count();
+        match (self.mode, gate, self.state) {
+            (1 | 2 | 3 | 5, true, _) if self.has_count => self.load(now, programmed),
+            (2 | 3, false, State::Counting { .. }) => {
+                self.state = State::Idle { value: self.value(now) };
+                self.pending = None;
+            }
+            (0 | 4, true, State::Paused { elapsed, count }) => {
+                self.state = State::Counting { origin: now - elapsed, count };
+            }
+            (0 | 4, false, State::Counting { origin, count }) => {
+                self.state = State::Paused { elapsed: now - origin, count };
+            }
+            _ => {}
+        }
+    }
+
+    fn latch_count(&mut self, now: Clocks) {
+        if self.latched_count.is_none() {
+            self.latched_count = Some(self.register(now));
+        }
+    }
+
+    fn latch_status(&mut self, now: Clocks) {
+        if self.latched_status.is_some() {
+            return;
+        }
+        let null_count = self.pending.is_some()
+            || match self.state {
+                State::Idle { .. } => true,
+                State::Counting { origin, .. } => now < origin,
+                State::Paused { .. } => false,
+            };
+        self.latched_status = Some(
+            u8::from(self.out(now)) << 7
+                | u8::from(null_count) << 6
+                | self.access << 4
+                | self.mode << 1
+                | u8::from(self.bcd),
+        );
+    }
+
+    fn read(&mut self, now: Clocks) -> u8 {
+        if let Some(status) = self.latched_status.take() {
+            return status;
+        }
+        let [low, high] = self.latched_count.unwrap_or_else(|| self.register(now)).to_le_bytes();
+        let value = match self.access {
+            ACCESS_LOW => low,
+            ACCESS_HIGH => high,
+            _ if self.read_high => high,
+            _ => low,
+        };
+        if self.access == ACCESS_BOTH {
+            self.read_high = !self.read_high;
+        }
+        if !self.read_high {
+            self.latched_count = None;
+        }
+        value
+    }
+}
+
+/// The chip and port 61h. Counter 0 drives IRQ 0, counter 1 once refreshed the memory, counter 2 the
+/// speaker.
+#[derive(Clone, Debug)]
+pub struct Pit8254 {
+    device: DeviceId,
+    irq: IrqLine,
+    counters: [Counter; 3],
+    port_b: u8,
+    /// When OUT of counter 0 rises next.
+    next_rise: Option<Clocks>,
+    /// Time of the last interrupt.
+    last_interrupt: VmTime,
+}
+
+impl Pit8254 {
+    /// Ports to claim: `(first, count)`.
+    pub const PORTS: &[(u16, u16)] = &[(COUNTER_0, 4), (PORT_B, 1)];
+
+    /// Powered up, nothing counts. `irq` is counter 0's OUT.
+    pub fn new(irq: IrqLine) -> Self {
+        Self {
+            device: 0,
+            irq,
+            counters: [Counter::new(true), Counter::new(true), Counter::new(false)],
+            port_b: 0,
+            next_rise: None,
+            last_interrupt: 0,
+        }
+    }
+
+    /// Input clocks per period of the tone the PC speaker plays; `None` if it is silent.
+    pub fn speaker_period(&self) -> Option<u32> {
+        let on = GATE_2 | SPEAKER_DATA;
+        let counter = &self.counters[2];
+        (self.port_b & on == on && counter.mode == 3 && matches!(counter.state, State::Counting { .. }))
+            .then(|| counter.programmed_count())
+    }
+
+    fn settle(&mut self, now: Clocks) {
+        for counter in &mut self.counters {
+            counter.settle(now);
+        }
+    }
+
+    fn read_port_b(&self, now: Clocks) -> u8 {
+        let mut value = self.port_b;
+        if (now / REFRESH_CLOCKS) & 1 != 0 {
+            value |= REFRESH_TOGGLE;
+        }
+        if self.counters[2].out(now) {
+            value |= OUT_2;
+        }
+        value
+    }
+
+    fn write_control(&mut self, ctx: &mut Ctx<'_>, value: u8, now: Clocks) {
+        let selected = value >> 6;
+        let access = (value >> 4) & 3;
+        for (i, counter) in self.counters.iter_mut().enumerate() {
+            if selected == 3 {
+                if value & (2 << i) != 0 {
+                    if value & READ_BACK_NO_COUNT == 0 {
+                        counter.latch_count(now);
+                    }
+                    if value & READ_BACK_NO_STATUS == 0 {
+                        counter.latch_status(now);
+                    }
+                }
+            } else if usize::from(selected) == i {
+                if access == 0 {
+                    counter.latch_count(now);
+                } else {
+                    counter.write_control(value, now);
+                }
+            }
+        }
+        if selected == 0 && access != 0 {
+            ctx.irq.set(self.irq, false);
+        }
+    }
+
+    /// Interrupts if OUT of counter 0 has risen since the deadline was set.
+    fn interrupt_if_due(&mut self, ctx: &mut Ctx<'_>, now: Clocks) {
+        if self.next_rise.is_some_and(|at| at <= now) {
+            self.next_rise = None;
+            self.last_interrupt = ctx.now;
+            ctx.irq.pulse(self.irq);
+        }
+    }
+
+    fn schedule(&mut self, ctx: &mut Ctx<'_>, now: Clocks) {
+        let counter = &self.counters[0];
+        self.next_rise = counter.next_rise(now);
+        match self.next_rise {
+            Some(at) => {
+                let earliest = if counter.is_periodic() {
+                    self.last_interrupt.saturating_add(MIN_INTERRUPT_NS)
+                } else {
+                    0
+                };
+                ctx.schedule(self.device, time_of(at).max(earliest));
+            }
+            None => ctx.cancel(self.device),
+        }
+    }
+}
+
+impl Device for Pit8254 {
+    fn name(&self) -> &'static str {
+        "pit8254"
+    }
+
+    fn attach(&mut self, id: DeviceId) {
+        self.device = id;
+    }
+
+    fn port_read(&mut self, ctx: &mut Ctx<'_>, port: u16, size: AccessSize) -> Option<u32> {
+        if size != AccessSize::Byte {
+            return None;
+        }
+        let now = clocks_at(ctx.now);
+        self.settle(now);
+        let value = match port {
+            COUNTER_0 => self.counters[0].read(now),
+            COUNTER_1 => self.counters[1].read(now),
+            COUNTER_2 => self.counters[2].read(now),
+            PORT_B => self.read_port_b(now),
+            _ => return None,
+        };
+        Some(u32::from(value))
+    }
+
+    fn port_write(&mut self, ctx: &mut Ctx<'_>, port: u16, size: AccessSize, value: u32) {
+        if size != AccessSize::Byte {
+            return;
+        }
+        let value = value as u8;
+        let now = clocks_at(ctx.now);
+        self.interrupt_if_due(ctx, now);
+        self.settle(now);
+        match port {
+            COUNTER_0 => {
+                self.counters[0].write_count(value, now);
+                if self.counters[0].mode == 0 {
+                    ctx.irq.set(self.irq, false);
+                }
+            }
+            COUNTER_1 => self.counters[1].write_count(value, now),
+            COUNTER_2 => self.counters[2].write_count(value, now),
+            CONTROL => self.write_control(ctx, value, now),
+            PORT_B => {
+                self.port_b = value & PORT_B_WRITABLE;
+                self.counters[2].set_gate(value & GATE_2 != 0, now);
+            }
+            _ => {}
+        }
+        self.schedule(ctx, now);
+    }
+
+    fn on_event(&mut self, ctx: &mut Ctx<'_>) {
+        let now = clocks_at(ctx.now);
+        self.interrupt_if_due(ctx, now);
+        self.settle(now);
+        self.schedule(ctx, now);
+    }
+
+    fn reset(&mut self, ctx: &mut Ctx<'_>, _: ResetKind) {
+        *self = Self { device: self.device, ..Self::new(self.irq) };
+        ctx.irq.set(self.irq, false);
+        ctx.cancel(self.device);
+    }
+
+    fn as_any(&mut self) -> &mut dyn std::any::Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestBoard;
+
+    const IRQ0: IrqLine = IrqLine::wired_to(0);
+
+    fn new() -> (TestBoard, Pit8254) {
+        let mut board = TestBoard::new();
+        let mut pit = Pit8254::new(IRQ0);
+        board.power_up(&mut pit, 1);
+        (board, pit)
+    }
+
+    fn program(board: &mut TestBoard, pit: &mut Pit8254, control: u8, count: u16) {
+        board.outb(pit, CONTROL, control);
+        let port = COUNTER_0 + u16::from(control >> 6);
+        let [low, high] = count.to_le_bytes();
+        board.outb(pit, port, low);
+        board.outb(pit, port, high);
+    }
+
+    /// Moves so that exactly `clocks` input clocks have passed since power-on.
+    fn go_to(board: &mut TestBoard, pit: &mut Pit8254, clocks: Clocks) {
+        let target = time_of(clocks);
+        board.advance(pit, target - board.now);
+        assert_eq!(clocks_at(board.now), clocks);
+    }
+
+    fn latch(board: &mut TestBoard, pit: &mut Pit8254, counter: u8) -> u16 {
+        board.outb(pit, CONTROL, counter << 6);
+        let port = COUNTER_0 + u16::from(counter);
+        u16::from_le_bytes([board.inb(pit, port), board.inb(pit, port)])
+    }
+
+    #[test]
+    fn pit_clock_is_exact_over_days() {
+        // 3 s are 3,579,545 clocks.
+        assert_eq!(clocks_at(3_000_000_000), 3_579_545);
+        assert_eq!(clocks_at(3_000_000_000 * 86_400), 3_579_545 * 86_400);
+        for clocks in [0, 1, 2, 3, 1193, 65536, 3_579_545, i64::from(u32::MAX)] {
+            assert_eq!(clocks_at(time_of(clocks)), clocks);
+            if clocks > 0 {
+                assert_eq!(clocks_at(time_of(clocks) - 1), clocks - 1);
+            }
+        }
+    }
+
+    #[test]
+    fn pit_mode_2_interrupts_every_period_without_drift() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x34, 11_932);
+        let mut edges = 0u32;
+        for _ in 0..100 {
+            let at = board.events.next_deadline().unwrap();
+            let step = at - board.now;
+            board.advance(&mut pit, step);
+            edges += u32::from(board.take_rise(IRQ0));
+            // Loaded at clock 1, then one interrupt each 11,932 clocks.
+            assert_eq!(clocks_at(board.now), 1 + 11_932 * Clocks::from(edges));
+        }
+        assert_eq!(edges, 100);
+    }
+
+    #[test]
+    fn pit_missed_periods_give_one_interrupt_and_keep_the_phase() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x34, 1000);
+        let late = time_of(1 + 5 * 1000 + 300);
+        board.advance_at_once(&mut pit, late);
+        assert!(board.take_rise(IRQ0));
+        assert_eq!(board.events.next_deadline(), Some(time_of(1 + 6 * 1000)));
+    }
+
+    #[test]
+    fn pit_latch_right_after_reload_zero_is_just_below_65536() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x34, 0);
+        go_to(&mut board, &mut pit, 9);
+        assert_eq!(latch(&mut board, &mut pit, 0), 0xFFF8);
+        go_to(&mut board, &mut pit, 1 + 65_535);
+        assert_eq!(latch(&mut board, &mut pit, 0), 1);
+        go_to(&mut board, &mut pit, 1 + 65_536);
+        assert_eq!(latch(&mut board, &mut pit, 0), 0);
+    }
+
+    #[test]
+    fn pit_mode_0_raises_out_once_and_goes_on_counting() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x30, 100);
+        go_to(&mut board, &mut pit, 100);
+        assert!(!board.irq.is_high(IRQ0));
+        go_to(&mut board, &mut pit, 101);
+        assert!(board.take_rise(IRQ0));
+        assert_eq!(board.events.next_deadline(), None);
+        go_to(&mut board, &mut pit, 103);
+        assert_eq!(latch(&mut board, &mut pit, 0), 0xFFFE);
+        // A new count starts over without a control word.
+        board.outb(&mut pit, COUNTER_0, 50);
+        assert!(!board.irq.is_high(IRQ0));
+        board.outb(&mut pit, COUNTER_0, 0);
+        go_to(&mut board, &mut pit, 103 + 51);
+        assert!(board.take_rise(IRQ0));
+    }
+
+    #[test]
+    fn pit_mode_4_strobes_after_the_count() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x38, 500);
+        assert_eq!(board.events.next_deadline(), Some(time_of(1 + 500 + 1)));
+        go_to(&mut board, &mut pit, 1 + 500);
+        assert!(!pit.counters[0].out(1 + 500));
+        go_to(&mut board, &mut pit, 1 + 501);
+        assert!(board.take_rise(IRQ0));
+        // Linux one-shot mode: counts alone restart it.
+        board.outb(&mut pit, COUNTER_0, 0x00);
+        board.outb(&mut pit, COUNTER_0, 0x10);
+        assert_eq!(board.events.next_deadline(), Some(time_of(502 + 1 + 0x1000 + 1)));
+    }
+
+    #[test]
+    fn pit_mode_2_new_count_waits_for_the_end_of_the_period() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x34, 1000);
+        go_to(&mut board, &mut pit, 1 + 400);
+        board.outb(&mut pit, COUNTER_0, 0x20);
+        board.outb(&mut pit, COUNTER_0, 0x03); // 800
+        assert_eq!(latch(&mut board, &mut pit, 0), 600);
+        go_to(&mut board, &mut pit, 1 + 1000);
+        assert!(board.take_rise(IRQ0));
+        assert_eq!(board.events.next_deadline(), Some(time_of(1 + 1800)));
+        go_to(&mut board, &mut pit, 1 + 1001);
+        assert_eq!(latch(&mut board, &mut pit, 0), 799);
+    }
+
+    #[test]
+    fn pit_mode_3_is_a_square_wave_counted_by_twos() {
+        let (mut board, mut pit) = new();
+        board.outb(&mut pit, PORT_B, GATE_2);
+        program(&mut board, &mut pit, 0xB6, 10);
+        let wave: Vec<(bool, u32)> =
+            (1..12).map(|t| (pit.counters[2].out(t), pit.counters[2].value(t))).collect();
+        let high = [(true, 10), (true, 8), (true, 6), (true, 4), (true, 2)];
+        let low = high.map(|(_, v)| (false, v));
+        assert_eq!(wave[..5], high);
+        assert_eq!(wave[5..10], low);
+        assert_eq!(wave[10], (true, 10));
+        program(&mut board, &mut pit, 0xB6, 5);
+        let out: Vec<bool> = (1..11).map(|t| pit.counters[2].out(t)).collect();
+        assert_eq!(out, [true, true, true, false, false, true, true, true, false, false]);
+    }
+
+    #[test]
+    fn pit_mode_3_new_count_starts_with_the_next_half() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x36, 1000);
+        go_to(&mut board, &mut pit, 1 + 100);
+        board.outb(&mut pit, COUNTER_0, 200);
+        board.outb(&mut pit, COUNTER_0, 0);
+        // High until 500, then low for the new half of 100, then rise.
+        assert_eq!(board.events.next_deadline(), Some(time_of(1 + 600)));
+        go_to(&mut board, &mut pit, 1 + 600);
+        assert!(board.take_rise(IRQ0));
+        assert_eq!(board.events.next_deadline(), Some(time_of(1 + 800)));
+    }
+
+    #[test]
+    fn pit_counter_2_calibration_as_linux_does_it() {
+        let (mut board, mut pit) = new();
+        // Gate on, speaker off, mode 0, count for 10 ms.
+        let port_b = board.inb(&mut pit, PORT_B);
+        board.outb(&mut pit, PORT_B, (port_b & !SPEAKER_DATA) | GATE_2);
+        program(&mut board, &mut pit, 0xB0, 11_931);
+        assert_eq!(board.inb(&mut pit, PORT_B) & (OUT_2 | GATE_2), GATE_2);
+        go_to(&mut board, &mut pit, 11_931);
+        assert_eq!(board.inb(&mut pit, PORT_B) & OUT_2, 0);
+        go_to(&mut board, &mut pit, 11_932);
+        assert_eq!(board.inb(&mut pit, PORT_B) & OUT_2, OUT_2);
+        let ms = board.now as f64 / 1e6;
+        assert!((ms - 10.0).abs() < 0.01, "{ms} ms");
+    }
+
+    #[test]
+    fn pit_gate_low_stops_counter_2() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0xB0, 1000);
+        go_to(&mut board, &mut pit, 500);
+        assert_eq!(latch(&mut board, &mut pit, 2), 1000);
+        board.outb(&mut pit, PORT_B, GATE_2);
+        go_to(&mut board, &mut pit, 700);
+        assert_eq!(latch(&mut board, &mut pit, 2), 800);
+        board.outb(&mut pit, PORT_B, 0);
+        go_to(&mut board, &mut pit, 900);
+        assert_eq!(latch(&mut board, &mut pit, 2), 800);
+    }
+
+    #[test]
+    fn pit_gate_edge_triggers_the_one_shot_of_mode_1() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0xB2, 100);
+        go_to(&mut board, &mut pit, 50);
+        assert!(pit.counters[2].out(50));
+        board.outb(&mut pit, PORT_B, GATE_2);
+        assert!(!pit.counters[2].out(51));
+        assert!(!pit.counters[2].out(150));
+        assert!(pit.counters[2].out(151));
+        // Triggered again before it ended: starts over.
+        go_to(&mut board, &mut pit, 100);
+        board.outb(&mut pit, PORT_B, 0);
+        board.outb(&mut pit, PORT_B, GATE_2);
+        assert!(!pit.counters[2].out(151));
+        assert!(pit.counters[2].out(201));
+    }
+
+    #[test]
+    fn pit_read_back_latches_status_before_count() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x34, 1000);
+        board.outb(&mut pit, CONTROL, 0xC2); // status and count of counter 0
+        assert_eq!(board.inb(&mut pit, COUNTER_0), 0x80 | 0x40 | 0x34);
+        assert_eq!(board.inb(&mut pit, COUNTER_0), 0xE8);
+        assert_eq!(board.inb(&mut pit, COUNTER_0), 0x03);
+        go_to(&mut board, &mut pit, 10);
+        board.outb(&mut pit, CONTROL, 0xE2);
+        assert_eq!(board.inb(&mut pit, COUNTER_0), 0x80 | 0x34);
+    }
+
+    #[test]
+    fn pit_latch_holds_until_read_and_is_not_replaced() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x34, 1000);
+        go_to(&mut board, &mut pit, 1 + 10);
+        board.outb(&mut pit, CONTROL, 0x00);
+        go_to(&mut board, &mut pit, 1 + 20);
+        board.outb(&mut pit, CONTROL, 0x00);
+        let value = u16::from_le_bytes([board.inb(&mut pit, COUNTER_0), board.inb(&mut pit, COUNTER_0)]);
+        assert_eq!(value, 990);
+        assert_eq!(latch(&mut board, &mut pit, 0), 980);
+    }
+
+    #[test]
+    fn pit_bcd_counts_in_decimal() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x35, 0x1000);
+        assert_eq!(board.events.next_deadline(), Some(time_of(1 + 1000)));
+        go_to(&mut board, &mut pit, 1 + 1);
+        assert_eq!(latch(&mut board, &mut pit, 0), 0x0999);
+        program(&mut board, &mut pit, 0x35, 0);
+        go_to(&mut board, &mut pit, 2 + 1 + 10);
+        assert_eq!(latch(&mut board, &mut pit, 0), 0x9990);
+    }
+
+    #[test]
+    fn pit_single_byte_access_modes() {
+        let (mut board, mut pit) = new();
+        board.outb(&mut pit, CONTROL, 0x14); // low byte only, mode 2
+        board.outb(&mut pit, COUNTER_0, 200);
+        go_to(&mut board, &mut pit, 1 + 50);
+        assert_eq!([board.inb(&mut pit, COUNTER_0), board.inb(&mut pit, COUNTER_0)], [150, 150]);
+        board.outb(&mut pit, CONTROL, 0x24); // high byte only
+        board.outb(&mut pit, COUNTER_0, 0x10);
+        assert_eq!(board.inb(&mut pit, COUNTER_0), 0x10);
+    }
+
+    #[test]
+    fn pit_shortest_period_cannot_starve_the_host() {
+        let (mut board, mut pit) = new();
+        board.advance(&mut pit, 1_000_000);
+        program(&mut board, &mut pit, 0x34, 1);
+        let mut interrupts = 0;
+        let end = board.now + 1_000_000;
+        while let Some(at) = board.events.next_deadline().filter(|at| *at <= end) {
+            let step = at - board.now;
+            board.advance_at_once(&mut pit, step);
+            interrupts += u32::from(board.take_rise(IRQ0));
+        }
+        assert!((40..=51).contains(&interrupts), "{interrupts} interrupts in 1 ms");
+    }
+
+    #[test]
+    fn port_b_toggles_refresh_and_reads_back_its_low_bits() {
+        let (mut board, mut pit) = new();
+        board.outb(&mut pit, PORT_B, 0xFF);
+        assert_eq!(board.inb(&mut pit, PORT_B) & 0xCF, 0x0F);
+        let mut toggles = 0;
+        let mut last = board.inb(&mut pit, PORT_B) & REFRESH_TOGGLE;
+        for _ in 0..1000 {
+            board.advance(&mut pit, 1_000);
+            let bit = board.inb(&mut pit, PORT_B) & REFRESH_TOGGLE;
+            toggles += u32::from(bit != last);
+            last = bit;
+        }
+        assert_eq!(toggles, 66); // 1 ms / 15.085 us
+    }
+
+    #[test]
+    fn speaker_plays_only_with_gate_data_and_mode_3() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0xB6, 1193);
+        assert_eq!(pit.speaker_period(), None);
+        board.outb(&mut pit, PORT_B, 3);
+        assert_eq!(pit.speaker_period(), Some(1193));
+        board.outb(&mut pit, PORT_B, 1);
+        assert_eq!(pit.speaker_period(), None);
+    }
+
+    #[test]
+    fn pit_wide_access_is_an_empty_port() {
+        let (mut board, mut pit) = new();
+        assert_eq!(board.port_in(&mut pit, 0x40, AccessSize::Word), 0xFFFF);
+        assert_eq!(board.inb(&mut pit, CONTROL), 0xFF);
+    }
+}

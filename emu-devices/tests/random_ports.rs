@@ -1,0 +1,175 @@
+//! No sequence of accesses, deadlines and resets makes a device panic (overflow checks are on in
+//! test builds), hang on a deadline in the past, or answer more than it was asked for.
+
+use emu_core::bus::AccessSize;
+use emu_core::irq::IrqLine;
+use emu_devices as dev;
+use emu_devices::device::{Device, ResetKind};
+use emu_devices::testing::TestBoard;
+use proptest::prelude::*;
+
+/// A device under test: how to build it and where it answers.
+struct Subject {
+    ports: &'static [(u16, u16)],
+    mmio: &'static [(u64, u64)],
+    make: fn() -> Box<dyn Device>,
+}
+
+/// `test_name => port ranges, memory windows, constructor;` one device per line, in alphabetical
+/// order.
+macro_rules! subjects {
+    ($($name:ident => $ports:expr, $mmio:expr, $make:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                run(&Subject { ports: $ports, mmio: $mmio, make: || Box::new($make) });
+            }
+        )*
+    };
+}
+
+subjects! {
+    cmos_rtc => dev::timer::cmos_rtc::CmosRtc::PORTS, &[], dev::timer::cmos_rtc::CmosRtc::new(line(8), Default::default());
+    dma8237 => dev::dma8237::Dma8237::PORTS, &[], dev::dma8237::Dma8237::new();
+    ioapic => &[], dev::irqchip::ioapic::IoApic::MMIO, dev::irqchip::ioapic::IoApic::new();
+    lapic => &[], dev::irqchip::lapic::LocalApic::MMIO, dev::irqchip::lapic::LocalApic::new();
+    pic8259 => dev::irqchip::pic8259::Pic8259Pair::PORTS, &[], dev::irqchip::pic8259::Pic8259Pair::new();
+    pit8254 => dev::timer::pit8254::Pit8254::PORTS, &[], dev::timer::pit8254::Pit8254::new(line(0));
+    system_ports => dev::system_ports::SystemPorts::PORTS, &[], dev::system_ports::SystemPorts::new(sink());
+    uart16550 => dev::serial::uart16550::Uart16550::PORTS, &[], dev::serial::uart16550::Uart16550::new(line(4), sink());
+}
+
+fn line(n: u8) -> IrqLine {
+    IrqLine::wired_to(n)
+}
+
+fn sink() -> Box<dyn dev::serial::SerialSink> {
+    Box::new(dev::serial::NullSink)
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Read { pick: u16, size: AccessSize },
+    Write { pick: u16, size: AccessSize, value: u32 },
+    ReadBlock { pick: u16, size: AccessSize, elements: usize },
+    WriteBlock { pick: u16, size: AccessSize, data: Vec<u8> },
+    MmioRead { pick: u32, size: AccessSize },
+    MmioWrite { pick: u32, size: AccessSize, value: u32 },
+    Advance { ns: u64 },
+    AdvanceAtOnce { ns: u64 },
+    SpuriousEvent,
+    StepWallClock { ns: i64 },
+    Reset { kind: ResetKind },
+}
+
+fn size() -> impl Strategy<Value = AccessSize> {
+    prop_oneof![4 => Just(AccessSize::Byte), 1 => Just(AccessSize::Word), 1 => Just(AccessSize::Dword)]
+}
+
+fn value() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => 0u32..256, 1 => any::<u32>(), 1 => prop_oneof![Just(0), Just(u32::MAX)]]
+}
+
+fn duration() -> impl Strategy<Value = u64> {
+    prop_oneof![0..2_000u64, 0..2_000_000u64, 0..3_000_000_000u64, 0..1_000_000_000_000_000u64]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        20 => (any::<u16>(), size()).prop_map(|(pick, size)| Op::Read { pick, size }),
+        40 => (any::<u16>(), size(), value()).prop_map(|(pick, size, value)| Op::Write { pick, size, value }),
+        2 => (any::<u16>(), size(), 0..600usize)
+            .prop_map(|(pick, size, elements)| Op::ReadBlock { pick, size, elements }),
+        2 => (any::<u16>(), size(), prop::collection::vec(any::<u8>(), 0..600))
+            .prop_map(|(pick, size, data)| Op::WriteBlock { pick, size, data }),
+        10 => (any::<u32>(), size()).prop_map(|(pick, size)| Op::MmioRead { pick, size }),
+        20 => (any::<u32>(), size(), value())
+            .prop_map(|(pick, size, value)| Op::MmioWrite { pick, size, value }),
+        6 => duration().prop_map(|ns| Op::Advance { ns }),
+        6 => duration().prop_map(|ns| Op::AdvanceAtOnce { ns }),
+        1 => Just(Op::SpuriousEvent),
+        1 => any::<i64>().prop_map(|ns| Op::StepWallClock { ns }),
+        1 => prop_oneof![Just(ResetKind::Cold), Just(ResetKind::Warm)].prop_map(|kind| Op::Reset { kind }),
+    ]
+}
+
+/// The `pick`-th port of the ranges, counting round.
+fn port(ranges: &[(u16, u16)], pick: u16) -> Option<u16> {
+    let total: u32 = ranges.iter().map(|&(_, len)| u32::from(len)).sum();
+    let mut index = u32::from(pick).checked_rem(total)?;
+    for &(first, len) in ranges {
+        if index < u32::from(len) {
+            return Some(first + index as u16);
+        }
+        index -= u32::from(len);
+    }
+    None
+}
+
+/// An address in the windows; small windows and the beginning of large ones are hit often.
+fn address(windows: &[(u64, u64)], pick: u32) -> Option<u64> {
+    let window = usize::try_from(pick >> 28).unwrap().checked_rem(windows.len())?;
+    let (start, len) = windows[window];
+    let offset = u64::from(pick & 0x0FFF_FFFF);
+    Some(start + offset % if pick & 0x0800_0000 == 0 { len.min(0x1000) } else { len })
+}
+
+fn apply(board: &mut TestBoard, device: &mut dyn Device, subject: &Subject, op: &Op) {
+    match op {
+        Op::Read { pick, size } => {
+            if let Some(port) = port(subject.ports, *pick) {
+                let value = device.port_read(&mut board.ctx(), port, *size).unwrap_or(0);
+                assert_eq!(value & !size.ones(), 0, "port {port:#x} answered wider than {size:?}");
+            }
+        }
+        Op::Write { pick, size, value } => {
+            if let Some(port) = port(subject.ports, *pick) {
+                device.port_write(&mut board.ctx(), port, *size, value & size.ones());
+            }
+        }
+        Op::ReadBlock { pick, size, elements } => {
+            if let Some(port) = port(subject.ports, *pick) {
+                let mut out = vec![0; elements * size.bytes() as usize];
+                let n = device.port_read_block(&mut board.ctx(), port, *size, &mut out);
+                assert!(n <= *elements);
+            }
+        }
+        Op::WriteBlock { pick, size, data } => {
+            if let Some(port) = port(subject.ports, *pick) {
+                let elements = data.len() / size.bytes() as usize;
+                let whole = &data[..elements * size.bytes() as usize];
+                let n = device.port_write_block(&mut board.ctx(), port, *size, whole);
+                assert!(n <= elements);
+            }
+        }
+        Op::MmioRead { pick, size } => {
+            if let Some(addr) = address(subject.mmio, *pick) {
+                let value = device.mmio_read(&mut board.ctx(), addr, *size).unwrap_or(0);
+                assert_eq!(value & !size.ones(), 0, "address {addr:#x} answered wider than {size:?}");
+            }
+        }
+        Op::MmioWrite { pick, size, value } => {
+            if let Some(addr) = address(subject.mmio, *pick) {
+                device.mmio_write(&mut board.ctx(), addr, *size, value & size.ones());
+            }
+        }
+        Op::Advance { ns } => board.advance(device, *ns),
+        Op::AdvanceAtOnce { ns } => board.advance_at_once(device, *ns),
+        Op::SpuriousEvent => device.on_event(&mut board.ctx()),
+        Op::StepWallClock { ns } => board.wall_ns = board.wall_ns.saturating_add_signed(*ns),
+        Op::Reset { kind } => device.reset(&mut board.ctx(), *kind),
+    }
+}
+
+fn run(subject: &Subject) {
+    let config = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(ops in prop::collection::vec(op(), 1..300))| {
+        let mut board = TestBoard::new();
+        board.dma.channels = [(0x1000, 0x8000); 8];
+        let mut device = (subject.make)();
+        board.power_up(device.as_mut(), 5);
+        for op in &ops {
+            apply(&mut board, device.as_mut(), subject, op);
+        }
+    });
+}
