@@ -3,3 +3,6 @@
 pub mod bus;
 pub mod device;
 pub mod machine;
+pub mod pci;
+#[doc(hidden)]
+pub mod testing;
