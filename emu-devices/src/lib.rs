@@ -2,7 +2,9 @@
 
 pub mod bus;
 pub mod device;
+pub mod limits;
 pub mod machine;
 pub mod pci;
 #[doc(hidden)]
 pub mod testing;
+pub mod virtio;
