@@ -3,20 +3,40 @@
 //! A device holds an [`IrqLine`] and says high or low; it never knows which number it was wired to.
 //! Levels are collected in [`IrqLines`]; the motherboard copies changes to the controllers after
 //! each device access, so there is exactly one place where interrupt levels are derived.
+//!
+//! Inputs 0-23 are the ISA/GSI inputs of the board. Inputs from [`PIRQ_A`] on are the four PCI
+//! interrupt wires before the chipset routes them to ISA inputs.
+
+/// Input of PCI interrupt wire PIRQA#; B, C and D follow.
+pub const PIRQ_A: u8 = 24;
 
 /// A device's end of an interrupt wire. The number is chosen where the board is wired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IrqLine(u8);
+pub struct IrqLine {
+    input: u8,
+    source: u8,
+}
 
 impl IrqLine {
-    /// Wire to ISA/GSI input `n` (0-23). For the code that builds the board and for tests.
+    /// Wire to input `n` with one device on it (source 0). For the code that builds the board and
+    /// for tests.
     pub const fn wired_to(n: u8) -> Self {
-        Self(n)
+        Self::shared(n, 0)
+    }
+
+    /// Wire to input `n`, which several devices pull: each takes a `source` (0-31) of its own and
+    /// the input is high while any of them is.
+    pub const fn shared(n: u8, source: u8) -> Self {
+        Self { input: n & 31, source: source & 31 }
     }
 
     /// Input number on the board.
     pub const fn number(self) -> u8 {
-        self.0
+        self.input
+    }
+
+    const fn input_bit(self) -> u32 {
+        1 << self.input
     }
 }
 
@@ -25,6 +45,8 @@ impl IrqLine {
 /// Several devices may share one input: each source has its own bit, the input is the OR of them.
 #[derive(Clone, Debug, Default)]
 pub struct IrqLines {
+    /// By input: a bit for each source that drives it high.
+    sources: [u32; 32],
     level: u32,
     /// Inputs that went high since the board looked last, even if they fell again: edge-triggered
     /// controllers latch them (v86-visible behaviour of IDE, PIT and floppy).
@@ -38,30 +60,36 @@ impl IrqLines {
         Self::default()
     }
 
-    /// Drives a line. Raising a line that is already high is not an edge.
+    /// Drives a line. Raising an input that is already high is not an edge, whoever holds it.
     #[inline]
     pub fn set(&mut self, line: IrqLine, high: bool) {
-        let bit = 1u32 << (line.0 & 31);
+        let Some(sources) = self.sources.get_mut(usize::from(line.input)) else { return };
+        if high {
+            *sources |= 1 << line.source;
+        } else {
+            *sources &= !(1 << line.source);
+        }
+        let (now, bit) = (*sources != 0, line.input_bit());
         let was = self.level & bit != 0;
-        if high && !was {
+        if now && !was {
             self.level |= bit;
             self.rose |= bit;
             self.changed |= bit;
-        } else if !high && was {
+        } else if !now && was {
             self.level &= !bit;
             self.changed |= bit;
         }
     }
 
-    /// Low then high: a fresh edge whatever the level was.
+    /// Low then high: a fresh edge, unless another source holds the input high.
     pub fn pulse(&mut self, line: IrqLine) {
         self.set(line, false);
         self.set(line, true);
     }
 
-    /// Level of a line.
+    /// Level of the line's input, whichever source drives it.
     pub fn is_high(&self, line: IrqLine) -> bool {
-        self.level & (1 << (line.0 & 31)) != 0
+        self.level & line.input_bit() != 0
     }
 
     /// Takes the changes since the last call: `(changed, rose, level)` bit masks by input number.
@@ -102,5 +130,19 @@ mod tests {
         assert_eq!(lines.take_changes(), None);
         lines.pulse(line);
         assert_eq!(lines.take_changes(), Some((1 << 4, 1 << 4, 1 << 4)));
+    }
+    #[test]
+    fn irq_line_shared_stays_high_until_the_last_source_lets_go() {
+        let mut lines = IrqLines::new();
+        let (a, b) = (IrqLine::shared(PIRQ_A, 5), IrqLine::shared(PIRQ_A, 31));
+        lines.set(a, true);
+        assert_eq!(lines.take_changes(), Some((1 << 24, 1 << 24, 1 << 24)));
+        lines.set(b, true);
+        lines.set(a, false);
+        lines.set(a, false);
+        assert_eq!(lines.take_changes(), None);
+        assert!(lines.is_high(a));
+        lines.set(b, false);
+        assert_eq!(lines.take_changes(), Some((1 << 24, 0, 0)));
     }
 }

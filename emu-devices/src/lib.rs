@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod device;
+pub mod limits;
 pub mod machine;
 pub mod dma8237;
 pub mod irqchip;
@@ -10,3 +11,6 @@ pub mod system_ports;
 #[doc(hidden)]
 pub mod testing;
 pub mod timer;
+pub mod pci;
+#[doc(hidden)]
+pub mod virtio;
