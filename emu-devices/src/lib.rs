@@ -2,3 +2,4 @@
 
 pub mod bus;
 pub mod device;
+pub mod p9;
