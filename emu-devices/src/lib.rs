@@ -14,3 +14,4 @@ pub mod timer;
 pub mod pci;
 #[doc(hidden)]
 pub mod virtio;
+pub mod p9;
