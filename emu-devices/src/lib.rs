@@ -2,3 +2,7 @@
 
 pub mod bus;
 pub mod device;
+pub mod limits;
+pub mod net;
+#[doc(hidden)]
+pub mod testing;
