@@ -1,5 +1,6 @@
 //! The PC around the CPU: chips, PCI, virtio, 9P server and the motherboard that wires them.
 
+pub mod block;
 pub mod bus;
 pub mod device;
 pub mod limits;
