@@ -1,5 +1,6 @@
 //! The PC around the CPU: chips, PCI, virtio, 9P server and the motherboard that wires them.
 
+pub mod block;
 pub mod bus;
 pub mod device;
 pub mod limits;
@@ -15,3 +16,5 @@ pub mod pci;
 #[doc(hidden)]
 pub mod virtio;
 pub mod p9;
+pub mod net;
+#[doc(hidden)]

@@ -1,0 +1,640 @@
+//! NE2000-compatible card on a PCI RTL8029.
+//!
+//! [`Ne2000`] is the chip: registers, packet memory, the receive ring. [`Ne2000Pci`] is the card on
+//! the bus. Facts: DP8390D data sheet; where the RTL8029 or v86 differ it is said at the place.
+
+use std::any::Any;
+use std::collections::VecDeque;
+
+use emu_core::bus::AccessSize;
+use emu_core::irq::IrqLine;
+
+use super::NetSink;
+use super::spec::*;
+use crate::device::{Ctx, Device, ResetKind};
+use crate::limits::{NET_BACKLOG_BYTES, NET_BACKLOG_FRAMES, NET_MAX_FRAME};
+
+/// Ethernet station address.
+pub type MacAddr = [u8; 6];
+
+/// The chip: no bus, no clock.
+pub struct Ne2000 {
+    isr: u8,
+    imr: u8,
+    cr: u8,
+    dcr: u8,
+    /// Remote DMA bytes left.
+    rbcr: u16,
+    /// Bytes to transmit.
+    tbcr: u16,
+    tpsr: u8,
+    /// Remote DMA address.
+    rsar: u16,
+    pstart: u8,
+    pstop: u8,
+    curr: u8,
+    bnry: u8,
+    rcr: u8,
+    tcr: u8,
+    tsr: u8,
+    /// Address the receiver compares with (PAR0-5); the PROM keeps its own copy.
+    mac: MacAddr,
+    memory: Box<[u8; MEMORY_LEN]>,
+    /// Frames that arrived while the ring was full. A real card drops them, and TCP then waits for
+    /// a timeout; the guest cannot tell a late frame from a slow wire.
+    backlog: VecDeque<Vec<u8>>,
+    backlog_bytes: usize,
+}
+
+impl Ne2000 {
+    /// A card fresh from power-up with this address in its PROM.
+    pub fn new(mac: MacAddr) -> Self {
+        let mut chip = Self {
+            isr: 0,
+            imr: 0,
+            cr: CR_STP,
+            dcr: 0,
+            rbcr: 0,
+            tbcr: 0,
+            tpsr: 0,
+            rsar: 0,
+            pstart: FIRST_PAGE,
+            pstop: LAST_PAGE,
+            curr: FIRST_RX_PAGE,
+            bnry: FIRST_RX_PAGE,
+            rcr: 0,
+            tcr: 0,
+            tsr: TSR_PTX,
+            mac,
+            memory: Box::new([0; MEMORY_LEN]),
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+        };
+        chip.fill_prom();
+        chip
+    }
+
+    /// The PROM is 16 bytes wide on a 16-bit bus: every byte appears twice. 57h 57h in the last two
+    /// cells says "NE2000".
+    fn fill_prom(&mut self) {
+        let mut cells = [0u8; 16];
+        for (cell, byte) in cells.iter_mut().zip(self.mac) {
+            *cell = byte;
+        }
+        for cell in cells.iter_mut().skip(14) {
+            *cell = 0x57;
+        }
+        for (pair, cell) in self.memory.chunks_exact_mut(2).zip(cells) {
+            pair.fill(cell);
+        }
+    }
+
+    /// Address the receiver listens to.
+    pub fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
+    /// True while an unmasked interrupt is pending.
+    pub fn irq_level(&self) -> bool {
+        self.isr & self.imr != 0
+    }
+
+    fn page(&self) -> u8 {
+        self.cr >> 6
+    }
+
+    /// Reads a register below [`DATA`].
+    pub fn read(&self, reg: u16) -> u8 {
+        match (reg, self.page()) {
+            (CR, _) => self.cr,
+            (PSTART, 0 | 2) => self.pstart,
+            (PSTOP, 0 | 2) => self.pstop,
+            (BNRY, 0) => self.bnry,
+            (TPSR, 0) => self.tsr,
+            (ISR, 0) => self.isr,
+            (RSAR0, 0) => self.rsar as u8,
+            (RSAR1, 0) => (self.rsar >> 8) as u8,
+            (RBCR0, 0) => RTL8029_ID[0],
+            (RBCR1, 0) => RTL8029_ID[1],
+            (RCR, 0) => RSR_IDLE,
+            (PSTART..=TBCR1, 1) => self.mac.get(usize::from(reg - PSTART)).copied().unwrap_or(0),
+            (ISR, 1) => self.curr,
+            // The multicast filter passes everything and cannot be changed.
+            (RSAR0..=IMR, 1) => 0xFF,
+            _ => 0,
+        }
+    }
+
+    /// Writes a register other than the command register and the data port.
+    pub fn write(&mut self, reg: u16, value: u8) {
+        match (reg, self.page()) {
+            (PSTART, 0) => self.pstart = value,
+            (PSTOP, 0) => self.pstop = value.min(LAST_PAGE),
+            (BNRY, 0) => {
+                self.bnry = value;
+                self.drain_backlog();
+            }
+            (TPSR, 0) => self.tpsr = value,
+            (TBCR0, 0) => self.tbcr = self.tbcr & 0xFF00 | u16::from(value),
+            (TBCR1, 0) => self.tbcr = self.tbcr & 0x00FF | u16::from(value) << 8,
+            (ISR, 0) => self.isr &= !value,
+            (RSAR0, 0) => self.rsar = self.rsar & 0xFF00 | u16::from(value),
+            (RSAR1, 0) => self.rsar = self.rsar & 0x00FF | u16::from(value) << 8,
+            (RBCR0, 0) => self.rbcr = self.rbcr & 0xFF00 | u16::from(value),
+            (RBCR1, 0) => self.rbcr = self.rbcr & 0x00FF | u16::from(value) << 8,
+            (RCR, 0) => self.rcr = value,
+            (TCR, 0) => self.tcr = value,
+            (DCR, 0) => self.dcr = value,
+            (IMR, 0) => self.imr = value,
+            (PSTART..=TBCR1, 1) => {
+                if let Some(byte) = self.mac.get_mut(usize::from(reg - PSTART)) {
+                    *byte = value;
+                }
+            }
+            (ISR, 1) => self.curr = value,
+            _ => {}
+        }
+    }
+
+    /// Writes the command register; a frame to transmit goes to `sink`.
+    pub fn write_command(&mut self, value: u8, sink: &mut dyn NetSink) {
+        self.cr = value;
+        if value & CR_STP != 0 {
+            self.backlog.clear();
+            self.backlog_bytes = 0;
+            return;
+        }
+        if value & CR_RD != 0 && self.rbcr == 0 {
+            self.isr |= ISR_RDC;
+        }
+        if value & CR_TXP != 0 {
+            let start = usize::from(self.tpsr) << 8;
+            let end = start.saturating_add(usize::from(self.tbcr)).min(MEMORY_LEN);
+            if let Some(frame) = self.memory.get(start..end).filter(|f| !f.is_empty()) {
+                sink.send(frame);
+            }
+            self.cr &= !CR_TXP;
+            self.isr |= ISR_PTX;
+        }
+    }
+
+    /// Reading the reset port.
+    pub fn reset_port(&mut self) {
+        self.isr |= ISR_RST;
+    }
+
+    // ---- remote DMA ----------------------------------------------------------------------------
+
+    fn step_remote(&mut self) {
+        let stop = u16::from(self.pstop) << 8;
+        self.rsar = self.rsar.wrapping_add(1);
+        if self.rsar >= stop {
+            self.rsar = self.rsar.wrapping_sub(stop).wrapping_add(u16::from(self.pstart) << 8);
+        }
+        if self.rbcr > 0 {
+            self.rbcr -= 1;
+            if self.rbcr == 0 {
+                self.isr |= ISR_RDC;
+            }
+        }
+    }
+
+    fn read_data_byte(&mut self) -> u8 {
+        let byte = self.memory.get(usize::from(self.rsar)).copied().unwrap_or(0);
+        self.step_remote();
+        byte
+    }
+
+    fn write_data_byte(&mut self, value: u8) {
+        // The PROM's first cells are writable on this card, the rest of the low half is not there.
+        if self.rsar <= 0x10 || self.rsar >= u16::from(FIRST_PAGE) << 8 {
+            if let Some(cell) = self.memory.get_mut(usize::from(self.rsar)) {
+                *cell = value;
+            }
+        }
+        self.step_remote();
+    }
+
+    /// Bytes of card memory one access of the data port moves: in word mode byte accesses move two.
+    fn data_width(&self, size: AccessSize) -> u32 {
+        match size {
+            AccessSize::Dword => 4,
+            _ if self.dcr & DCR_WTS != 0 => 2,
+            _ => 1,
+        }
+    }
+
+    /// Read of the data port.
+    pub fn read_data(&mut self, size: AccessSize) -> u32 {
+        let mut value = 0;
+        for i in 0..self.data_width(size) {
+            value |= u32::from(self.read_data_byte()) << (8 * i);
+        }
+        value & size.ones()
+    }
+
+    /// Write of the data port.
+    pub fn write_data(&mut self, size: AccessSize, value: u32) {
+        let value = value & size.ones();
+        for i in 0..self.data_width(size) {
+            self.write_data_byte((value >> (8 * i)) as u8);
+        }
+    }
+
+    // ---- receiver ------------------------------------------------------------------------------
+
+    fn accepts(&self, frame: &[u8]) -> bool {
+        let Some(to) = frame.get(..6) else { return false };
+        if self.rcr & RCR_PRO != 0 {
+            return true;
+        }
+        if to == [0xFF; 6] {
+            return self.rcr & RCR_AB != 0;
+        }
+        // Multicast is recognised and dropped, as v86 does: a guest that turns it on must not
+        // suddenly see traffic it never had.
+        to == self.mac
+    }
+
+    /// Pages free between the page written next and the boundary.
+    fn free_pages(&self) -> u16 {
+        let (curr, bnry) = (u16::from(self.curr), u16::from(self.bnry));
+        let ring = u16::from(self.pstop.saturating_sub(self.pstart));
+        if bnry == 0 {
+            // ReactOS leaves the boundary at 0 until the first packet.
+            ring
+        } else if bnry > curr {
+            bnry - curr
+        } else {
+            u16::from(self.pstop).saturating_sub(curr) + bnry.saturating_sub(u16::from(self.pstart))
+        }
+    }
+
+    fn fits(&self, len: usize) -> bool {
+        let pages = 1 + (len.max(MIN_FRAME) + RX_HEADER) / 256;
+        let ring = usize::from(self.pstop.saturating_sub(self.pstart));
+        pages <= ring && pages <= usize::from(self.free_pages())
+    }
+
+    /// Takes a frame from the network. False if it is not for this card or there is no room left.
+    pub fn receive(&mut self, frame: &[u8]) -> bool {
+        if self.cr & CR_STP != 0 || frame.len() > NET_MAX_FRAME || !self.accepts(frame) {
+            return false;
+        }
+        if self.backlog.is_empty() && self.fits(frame.len()) {
+            self.store(frame);
+            return true;
+        }
+        if self.backlog.len() >= NET_BACKLOG_FRAMES
+            || self.backlog_bytes.saturating_add(frame.len()) > NET_BACKLOG_BYTES
+        {
+            return false;
+        }
+        self.backlog_bytes += frame.len();
+        self.backlog.push_back(frame.to_vec());
+        true
+    }
+
+    fn drain_backlog(&mut self) {
+        while self.backlog.front().is_some_and(|f| self.fits(f.len())) {
+            if let Some(frame) = self.backlog.pop_front() {
+                self.backlog_bytes = self.backlog_bytes.saturating_sub(frame.len());
+                self.store(&frame);
+            }
+        }
+    }
+
+    /// Writes a frame that fits into the ring.
+    fn store(&mut self, frame: &[u8]) {
+        let len = frame.len().max(MIN_FRAME);
+        let total = len + RX_HEADER;
+        let ring = usize::from(self.pstop.saturating_sub(self.pstart));
+        let mut next = usize::from(self.curr) + 1 + total / 256;
+        if next >= usize::from(self.pstop) {
+            next = next.saturating_sub(ring);
+        }
+        let header = [RSR_PRX, next as u8, total as u8, (total >> 8) as u8];
+        let padding = std::iter::repeat_n(&0, len - frame.len());
+
+        let stop = usize::from(self.pstop) << 8;
+        let mut at = usize::from(self.curr) << 8;
+        for &byte in header.iter().chain(frame).chain(padding) {
+            if let Some(cell) = self.memory.get_mut(at) {
+                *cell = byte;
+            }
+            at += 1;
+            if at == stop {
+                at = usize::from(self.pstart) << 8;
+            }
+        }
+        self.curr = next as u8;
+        self.isr |= ISR_PRX;
+    }
+}
+
+/// The card: [`Ne2000`] at I/O ports with an interrupt line and a cable.
+pub struct Ne2000Pci {
+    chip: Ne2000,
+    burned_in: MacAddr,
+    irq: IrqLine,
+    sink: Box<dyn NetSink>,
+}
+
+impl Ne2000Pci {
+    /// First home port.
+    pub const BASE: u16 = 0x300;
+    /// Home ports.
+    pub const PORTS: &'static [(u16, u16)] = &[(Self::BASE, 32)];
+
+    /// A card with address `mac` whose frames go to `sink`.
+    pub fn new(irq: IrqLine, mac: MacAddr, sink: Box<dyn NetSink>) -> Self {
+        Self { chip: Ne2000::new(mac), burned_in: mac, irq, sink }
+    }
+
+    /// Plugs the cable into another network.
+    pub fn set_sink(&mut self, sink: Box<dyn NetSink>) {
+        self.sink = sink;
+    }
+
+    /// The chip, for tests and the host.
+    pub fn chip(&self) -> &Ne2000 {
+        &self.chip
+    }
+
+    /// A frame from the network, without check sequence. False if the guest will not see it.
+    pub fn receive(&mut self, ctx: &mut Ctx<'_>, frame: &[u8]) -> bool {
+        let taken = self.chip.receive(frame);
+        self.sync_irq(ctx);
+        taken
+    }
+
+    fn sync_irq(&self, ctx: &mut Ctx<'_>) {
+        ctx.irq.set(self.irq, self.chip.irq_level());
+    }
+}
+
+impl Device for Ne2000Pci {
+    fn name(&self) -> &'static str {
+        "rtl8029"
+    }
+
+    fn port_read(&mut self, ctx: &mut Ctx<'_>, port: u16, size: AccessSize) -> Option<u32> {
+        let reg = port.wrapping_sub(Self::BASE);
+        let value = match (reg, size) {
+            (DATA, _) => self.chip.read_data(size),
+            (RESET, AccessSize::Byte) => {
+                self.chip.reset_port();
+                0
+            }
+            (CR, AccessSize::Byte | AccessSize::Word) => u32::from(self.chip.read(CR)),
+            // OpenBSD reads this one as a word.
+            (DCR, AccessSize::Word) => 0,
+            (PSTART..=IMR, AccessSize::Byte) => u32::from(self.chip.read(reg)),
+            _ => return None,
+        };
+        self.sync_irq(ctx);
+        Some(value)
+    }
+
+    fn port_write(&mut self, ctx: &mut Ctx<'_>, port: u16, size: AccessSize, value: u32) {
+        let reg = port.wrapping_sub(Self::BASE);
+        match (reg, size) {
+            (DATA, _) => self.chip.write_data(size, value),
+            (CR, AccessSize::Byte) => self.chip.write_command(value as u8, self.sink.as_mut()),
+            (PSTART..=IMR, AccessSize::Byte) => self.chip.write(reg, value as u8),
+            _ => {}
+        }
+        self.sync_irq(ctx);
+    }
+
+    fn port_read_block(&mut self, ctx: &mut Ctx<'_>, port: u16, size: AccessSize, out: &mut [u8]) -> usize {
+        if port.wrapping_sub(Self::BASE) != DATA {
+            return 0;
+        }
+        let mut elements = 0;
+        for element in out.chunks_exact_mut(size.bytes() as usize) {
+            let value = self.chip.read_data(size).to_le_bytes();
+            element.iter_mut().zip(value).for_each(|(to, from)| *to = from);
+            elements += 1;
+        }
+        self.sync_irq(ctx);
+        elements
+    }
+
+    fn port_write_block(&mut self, ctx: &mut Ctx<'_>, port: u16, size: AccessSize, data: &[u8]) -> usize {
+        if port.wrapping_sub(Self::BASE) != DATA {
+            return 0;
+        }
+        let mut elements = 0;
+        for element in data.chunks_exact(size.bytes() as usize) {
+            let value = element.iter().rev().fold(0u32, |v, &b| v << 8 | u32::from(b));
+            self.chip.write_data(size, value);
+            elements += 1;
+        }
+        self.sync_irq(ctx);
+        elements
+    }
+
+    fn reset(&mut self, ctx: &mut Ctx<'_>, kind: ResetKind) {
+        if kind == ResetKind::Cold {
+            self.chip = Ne2000::new(self.burned_in);
+        } else {
+            // The card stops and keeps the rest, as after a reset on the bus: drivers set it all up.
+            self.chip.write_command(CR_STP, self.sink.as_mut());
+            self.chip.isr = 0;
+            self.chip.imr = 0;
+        }
+        self.sync_irq(ctx);
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::testing::TestBoard;
+
+    const MAC: MacAddr = [0x00, 0x22, 0x15, 1, 2, 3];
+    const LINE: IrqLine = IrqLine::wired_to(10);
+    const BASE: u16 = Ne2000Pci::BASE;
+
+    #[derive(Clone, Default)]
+    struct Wire(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl NetSink for Wire {
+        fn send(&mut self, frame: &[u8]) {
+            self.0.lock().unwrap().push(frame.to_vec());
+        }
+    }
+
+    fn card() -> (TestBoard, Ne2000Pci, Wire) {
+        let wire = Wire::default();
+        (TestBoard::new(), Ne2000Pci::new(LINE, MAC, Box::new(wire.clone())), wire)
+    }
+
+    /// As Linux's driver starts the card: word mode, ring 46h-80h, broadcast and own address.
+    fn start(board: &mut TestBoard, nic: &mut Ne2000Pci) {
+        for (reg, value) in [
+            (CR, 0x21),
+            (DCR, 0x49),
+            (PSTART, 0x46),
+            (PSTOP, 0x80),
+            (BNRY, 0x46),
+            (RCR, RCR_AB),
+            (CR, 0x61),
+            (ISR, 0x46),
+            (CR, 0x22),
+            (IMR, 0x3F),
+        ] {
+            board.outb(nic, BASE + reg, value);
+        }
+    }
+
+    fn remote_read(board: &mut TestBoard, nic: &mut Ne2000Pci, addr: u16, len: u16) -> Vec<u8> {
+        for (reg, value) in [
+            (RBCR0, len as u8),
+            (RBCR1, (len >> 8) as u8),
+            (RSAR0, addr as u8),
+            (RSAR1, (addr >> 8) as u8),
+            (CR, 0x0A),
+        ] {
+            board.outb(nic, BASE + reg, value);
+        }
+        let mut out = vec![0; usize::from(len)];
+        let n = nic.port_read_block(&mut board.ctx(), BASE + DATA, AccessSize::Word, &mut out);
+        assert_eq!(n, usize::from(len) / 2);
+        out
+    }
+
+    fn frame(to: MacAddr, len: usize) -> Vec<u8> {
+        let mut f = vec![0; len];
+        f[..6].copy_from_slice(&to);
+        for (i, b) in f.iter_mut().enumerate().skip(6) {
+            *b = i as u8;
+        }
+        f
+    }
+
+    #[test]
+    fn ne2000_prom_read_bytewise_in_word_mode_gives_address_and_signature() {
+        let (mut board, mut nic, _) = card();
+        assert_eq!(board.inb(&mut nic, BASE + RBCR0), 0x50);
+        assert_eq!(board.inb(&mut nic, BASE + RBCR1), 0x43);
+        // The probe of Linux's ne2k-pci.
+        board.outb(&mut nic, BASE + CR, 0x61);
+        board.outb(&mut nic, BASE + TCR, 0xFF);
+        board.outb(&mut nic, BASE + CR, 0x20);
+        assert_eq!(board.inb(&mut nic, BASE + TCR), 0);
+        assert_eq!(board.inb(&mut nic, BASE + RESET), 0);
+        assert_eq!(board.inb(&mut nic, BASE + ISR) & ISR_RST, ISR_RST);
+        board.outb(&mut nic, BASE + ISR, 0xFF);
+        for (reg, value) in
+            [(CR, 0x21), (DCR, 0x49), (RBCR0, 32), (RBCR1, 0), (RSAR0, 0), (RSAR1, 0), (CR, 0x0A)]
+        {
+            board.outb(&mut nic, BASE + reg, value);
+        }
+        let prom: Vec<u8> = (0..16).map(|_| board.inb(&mut nic, BASE + DATA)).collect();
+        assert_eq!(prom[..6], MAC);
+        assert_eq!(prom[14..], [0x57, 0x57]);
+        assert_eq!(board.inb(&mut nic, BASE + ISR), ISR_RDC);
+    }
+
+    #[test]
+    fn ne2000_transmit_sends_the_frame_and_interrupts() {
+        let (mut board, mut nic, wire) = card();
+        start(&mut board, &mut nic);
+        let sent = frame([0xFF; 6], 98);
+        for (reg, value) in [(RBCR0, 98), (RBCR1, 0), (RSAR0, 0), (RSAR1, 0x40), (CR, 0x12)] {
+            board.outb(&mut nic, BASE + reg, value);
+        }
+        assert_eq!(
+            nic.port_write_block(&mut board.ctx(), BASE + DATA, AccessSize::Word, &sent),
+            sent.len() / 2
+        );
+        assert_eq!(board.inb(&mut nic, BASE + ISR), ISR_RDC);
+        for (reg, value) in [(TPSR, 0x40), (TBCR0, 98), (TBCR1, 0), (CR, 0x26)] {
+            board.outb(&mut nic, BASE + reg, value);
+        }
+        assert_eq!(*wire.0.lock().unwrap(), vec![sent]);
+        assert_eq!(board.inb(&mut nic, BASE + CR) & CR_TXP, 0);
+        assert!(board.irq.is_high(LINE));
+        board.outb(&mut nic, BASE + ISR, 0xFF);
+        assert!(!board.irq.is_high(LINE));
+    }
+
+    #[test]
+    fn ne2000_receive_writes_header_and_padded_frame() {
+        let (mut board, mut nic, _) = card();
+        start(&mut board, &mut nic);
+        let f = frame(MAC, 42);
+        assert!(nic.receive(&mut board.ctx(), &f));
+        assert!(board.irq.is_high(LINE));
+        let got = remote_read(&mut board, &mut nic, 0x4600, 64);
+        assert_eq!(got[..4], [1, 0x47, 64, 0]);
+        assert_eq!(got[4..46], f);
+        assert!(got[46..].iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn ne2000_receive_wraps_at_the_end_of_the_ring() {
+        let (mut board, mut nic, _) = card();
+        start(&mut board, &mut nic);
+        board.outb(&mut nic, BASE + CR, 0x62);
+        board.outb(&mut nic, BASE + ISR, 0x7E);
+        board.outb(&mut nic, BASE + CR, 0x22);
+        board.outb(&mut nic, BASE + BNRY, 0x7E);
+        let f = frame(MAC, 1000);
+        assert!(nic.receive(&mut board.ctx(), &f));
+        // Pages 7E, 7F, 46, 47; next is 48. The remote read wraps the same way.
+        let got = remote_read(&mut board, &mut nic, 0x7E00, 1004);
+        assert_eq!(got[..4], [1, 0x48, 0xEC, 0x03]);
+        assert_eq!(got[4..], f);
+    }
+
+    #[test]
+    fn ne2000_receive_filters_by_address_and_mode() {
+        let (mut board, mut nic, _) = card();
+        assert!(!nic.receive(&mut board.ctx(), &frame(MAC, 60)), "stopped");
+        start(&mut board, &mut nic);
+        assert!(nic.receive(&mut board.ctx(), &frame([0xFF; 6], 60)));
+        assert!(!nic.receive(&mut board.ctx(), &frame([1, 0, 0x5E, 0, 0, 1], 60)));
+        assert!(!nic.receive(&mut board.ctx(), &frame([2; 6], 60)));
+        assert!(!nic.receive(&mut board.ctx(), &frame(MAC, NET_MAX_FRAME + 1)));
+        assert!(!nic.receive(&mut board.ctx(), &[0; 3]));
+        board.outb(&mut nic, BASE + RCR, RCR_PRO);
+        assert!(nic.receive(&mut board.ctx(), &frame([2; 6], 60)));
+    }
+
+    #[test]
+    fn ne2000_full_ring_queues_frames_until_the_boundary_moves_and_the_queue_is_bounded() {
+        let (mut board, mut nic, _) = card();
+        start(&mut board, &mut nic);
+        let f = frame(MAC, 1500);
+        let mut taken = 0;
+        while nic.receive(&mut board.ctx(), &f) {
+            taken += 1;
+            assert!(taken < 1000, "no bound");
+        }
+        // 58 pages hold nine frames of six pages; the rest waits.
+        assert_eq!(taken, 9 + NET_BACKLOG_FRAMES);
+        let before = nic.chip.backlog.len();
+        board.outb(&mut nic, BASE + BNRY, 0x46 + 12);
+        assert_eq!(nic.chip.backlog.len(), before - 2);
+        board.outb(&mut nic, BASE + CR, 0x21);
+        assert_eq!((nic.chip.backlog.len(), nic.chip.backlog_bytes), (0, 0));
+    }
+
+    #[test]
+    fn ne2000_wide_register_reads_are_empty_ports() {
+        let (mut board, mut nic, _) = card();
+        assert_eq!(board.port_in(&mut nic, BASE + CR, AccessSize::Word), 1);
+        assert_eq!(board.port_in(&mut nic, BASE + PSTART, AccessSize::Word), 0xFFFF);
+        assert_eq!(board.port_in(&mut nic, BASE + DCR, AccessSize::Word), 0);
+        assert_eq!(board.inb(&mut nic, BASE + 0x11), 0xFF);
+    }
+}
