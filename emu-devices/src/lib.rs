@@ -3,18 +3,16 @@
 pub mod block;
 pub mod bus;
 pub mod device;
-pub mod limits;
-pub mod machine;
 pub mod dma8237;
 pub mod irqchip;
+pub mod limits;
+pub mod machine;
+pub mod net;
+pub mod p9;
+pub mod pci;
 pub mod serial;
 pub mod system_ports;
 #[doc(hidden)]
 pub mod testing;
 pub mod timer;
-pub mod pci;
-#[doc(hidden)]
 pub mod virtio;
-pub mod p9;
-pub mod net;
-#[doc(hidden)]

@@ -23,7 +23,7 @@ const ISR_WIDTHS: [u8; 1] = [1];
 const NOTIFY_UNIT: u16 = 2;
 
 /// A virtio device without its transport.
-pub trait VirtioDevice: 'static {
+pub trait VirtioDevice: Send + 'static {
     /// Model name.
     fn name(&self) -> &'static str;
 
