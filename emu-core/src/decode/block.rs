@@ -28,7 +28,22 @@ pub struct Block {
     /// The last instruction continues in this physical page (which is not necessarily the next).
     pub second_page: Option<u32>,
     alive: bool,
+    /// Where control went from here: each entry is good for one stamp.
+    links: [Link; 2],
 }
+
+/// "From this block, EIP `eip` is block `to`" - as long as the engine's stamp is `stamp`.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    eip: u32,
+    to: BlockId,
+    stamp: u32,
+}
+
+/// A stamp no engine ever has.
+const NO_STAMP: u32 = 0;
+
+const NO_LINK: Link = Link { eip: 0, to: 0, stamp: NO_STAMP };
 
 impl Block {
     /// Instructions.
@@ -91,6 +106,8 @@ pub struct BlockCache {
     pub decoded: u64,
     /// Blocks dropped because their bytes were written.
     pub invalidated: u64,
+    /// Changes whenever a block dies: ids and links from before are void.
+    pub generation: u32,
 }
 
 impl Default for BlockCache {
@@ -122,6 +139,7 @@ impl BlockCache {
             by_page: HashMap::new(),
             decoded: 0,
             invalidated: 0,
+            generation: 0,
         }
     }
 
@@ -143,6 +161,27 @@ impl BlockCache {
     #[inline(always)]
     pub fn block(&self, id: BlockId) -> &Block {
         &self.blocks[id as usize]
+    }
+
+    /// The block that follows `from` at `eip`, if that was seen under the same stamp.
+    #[inline(always)]
+    pub fn follow(&self, from: BlockId, eip: u32, stamp: u32) -> Option<BlockId> {
+        let links = &self.blocks.get(from as usize)?.links;
+        if links[0].eip == eip && links[0].stamp == stamp {
+            Some(links[0].to)
+        } else if links[1].eip == eip && links[1].stamp == stamp {
+            Some(links[1].to)
+        } else {
+            None
+        }
+    }
+
+    /// Remembers that `from` continued at `eip` with block `to`.
+    pub fn link(&mut self, from: BlockId, eip: u32, to: BlockId, stamp: u32) {
+        if let Some(block) = self.blocks.get_mut(from as usize) {
+            block.links[1] = block.links[0];
+            block.links[0] = Link { eip, to, stamp };
+        }
     }
 
     /// Its instructions.
@@ -172,6 +211,7 @@ impl BlockCache {
             bytes: bytes as u16,
             second_page,
             alive: true,
+            links: [NO_LINK; 2],
         };
         self.insns.extend_from_slice(insns);
         self.decoded += 1;
@@ -201,6 +241,7 @@ impl BlockCache {
             if block.overlaps(write) {
                 block.alive = false;
                 self.invalidated += 1;
+                self.generation = self.generation.wrapping_add(1);
                 let key = block.key;
                 self.by_key.remove(&key);
                 let f = &mut self.fast[slot(key)];
@@ -220,6 +261,7 @@ impl BlockCache {
 
     /// Drops everything.
     pub fn clear(&mut self, mem: &mut Memory) {
+        self.generation = self.generation.wrapping_add(1);
         for &pfn in self.by_page.keys() {
             mem.set_code_lines(pfn, 0);
         }

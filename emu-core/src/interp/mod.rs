@@ -41,7 +41,24 @@ use crate::mem::{Memory, PageKind};
 pub struct Interpreter {
     cache: BlockCache,
     stats: EngineStats,
+    /// Identifies everything a link between blocks silently assumes; see [`Interpreter::restamp`].
+    stamp: u32,
+    stamped: Assumptions,
 }
+
+/// What a link from one block to another assumes besides EIP.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Assumptions {
+    views: u64,
+    blocks: u32,
+    cs_base: u32,
+    cs_limit: u32,
+    mode: u32,
+    cpl: u8,
+}
+
+/// No block was run before.
+const NOWHERE: BlockId = BlockId::MAX;
 
 /// What to execute next.
 enum Fetched {
@@ -65,6 +82,27 @@ impl Interpreter {
                 self.cache.invalidate(mem, write);
             }
         }
+    }
+
+    /// Takes a new stamp if anything changed that links assume. Called at every look around: nothing
+    /// of it can change without one.
+    fn restamp(&mut self, cpu: &CpuState, mem: &Memory) -> bool {
+        let cs = &cpu.seg[seg::CS];
+        let now = Assumptions {
+            views: mem.views.generation,
+            blocks: self.cache.generation,
+            cs_base: cs.base,
+            cs_limit: cs.limit,
+            mode: cpu.mode.0,
+            cpl: cpu.cpl,
+        };
+        if now == self.stamped {
+            return false;
+        }
+        self.stamped = now;
+        // 0 is the stamp of links that were never set.
+        self.stamp = self.stamp.wrapping_add(1).max(1);
+        true
     }
 
     /// Finds or decodes what CS:EIP points to.
@@ -377,12 +415,16 @@ impl CpuEngine for Interpreter {
         let end = cpu.retired.saturating_add(budget);
         let mut stats = std::mem::take(&mut self.stats);
         let mut env = Env { mem, sys, index: 0, limit: 0, attention: true, stats: &mut stats };
+        let mut previous = NOWHERE;
         let exit = loop {
             if env.attention {
                 env.attention = false;
                 env.index = 0;
                 if let Err(exit) = self.look_around(cpu, &mut env) {
                     break exit;
+                }
+                if self.restamp(cpu, env.mem) {
+                    previous = NOWHERE;
                 }
                 if cpu.int_shadow || cpu.debug_armed || cpu.eflags & (flags::TF | flags::RF) != 0 {
                     if cpu.retired >= end {
@@ -398,22 +440,47 @@ impl CpuEngine for Interpreter {
             if cpu.retired >= end {
                 break Exit::Budget;
             }
-            env.index = 0;
-            let trap = match self.fetch(cpu, &mut env) {
-                Ok(Fetched::Block(id)) => {
-                    let insns = self.cache.insns(id);
-                    let left = end - cpu.retired;
-                    let n = insns.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    env.limit = n as u32;
-                    Self::run_block(cpu, &mut env, &insns[..n])
+            let linked = self.cache.follow(previous, cpu.eip, self.stamp);
+            let next = match linked {
+                Some(id) => id,
+                None => {
+                    env.index = 0;
+                    match self.fetch(cpu, &mut env) {
+                        Ok(Fetched::Block(id)) => {
+                            if self.cache.generation == self.stamped.blocks {
+                                self.cache.link(previous, cpu.eip, id, self.stamp);
+                            } else {
+                                env.attention = true;
+                            }
+                            id
+                        }
+                        Ok(Fetched::Single(insn)) => {
+                            env.limit = 1;
+                            env.attention = true;
+                            previous = NOWHERE;
+                            if let Some(trap) = Self::run_block(cpu, &mut env, std::slice::from_ref(&insn))
+                                && let Err(exit) = self.deliver(cpu, &mut env, trap)
+                            {
+                                break exit;
+                            }
+                            continue;
+                        }
+                        Err(trap) => {
+                            previous = NOWHERE;
+                            if let Err(exit) = self.deliver(cpu, &mut env, trap) {
+                                break exit;
+                            }
+                            continue;
+                        }
+                    }
                 }
-                Ok(Fetched::Single(insn)) => {
-                    env.limit = 1;
-                    env.attention = true;
-                    Self::run_block(cpu, &mut env, std::slice::from_ref(&insn))
-                }
-                Err(trap) => Some(trap),
             };
+            previous = next;
+            let insns = self.cache.insns(next);
+            let left = end - cpu.retired;
+            let n = insns.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            env.limit = n as u32;
+            let trap = Self::run_block(cpu, &mut env, &insns[..n]);
             if let Some(trap) = trap {
                 env.index = 0;
                 if let Err(exit) = self.deliver(cpu, &mut env, trap) {
