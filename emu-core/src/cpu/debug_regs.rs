@@ -11,6 +11,29 @@ pub const DR6_BD: u32 = 1 << 13;
 /// DR7 bit: general detect.
 pub const DR7_GD: u32 = 1 << 13;
 
+/// Bit of `CpuState::debug_hits`: single-step.
+pub const PENDING_STEP: u8 = 1 << 7;
+/// Bit of `CpuState::debug_hits`: a task was entered whose TSS has the T flag.
+pub const PENDING_TASK: u8 = 1 << 6;
+
+/// Moves the pending debug traps to DR6. True if there were any: #DB is to be raised.
+#[must_use]
+pub fn report_pending(cpu: &mut CpuState) -> bool {
+    let pending = std::mem::take(&mut cpu.debug_hits);
+    if pending == 0 {
+        return false;
+    }
+    let mut dr6 = (cpu.dr[6] & !15) | u32::from(pending & 15);
+    if pending & PENDING_STEP != 0 {
+        dr6 |= DR6_BS;
+    }
+    if pending & PENDING_TASK != 0 {
+        dr6 |= DR6_BT;
+    }
+    cpu.dr[6] = dr6;
+    true
+}
+
 /// Kind of a breakpoint, DR7 R/W field.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {

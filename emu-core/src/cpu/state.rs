@@ -168,6 +168,8 @@ pub struct CpuState {
     pub cpl: u8,
     /// The next instruction runs before interrupts are considered (STI, MOV SS, POP SS).
     pub int_shadow: bool,
+    /// The next instruction runs before debug exceptions are considered (MOV SS, POP SS).
+    pub debug_shadow: bool,
     /// Waiting for an interrupt.
     pub halted: bool,
     /// NMIs are blocked until IRET.
@@ -176,7 +178,8 @@ pub struct CpuState {
     pub debug_armed: bool,
     /// CR0.AM, EFLAGS.AC and CPL 3: misaligned accesses raise #AC.
     pub alignment_checked: bool,
-    /// Data breakpoints hit by the current instruction (DR6 bits 3:0).
+    /// Debug traps to be raised at the next instruction boundary: breakpoints hit (DR6 bits 3:0),
+    /// [`super::debug_regs::PENDING_STEP`], [`super::debug_regs::PENDING_TASK`].
     pub debug_hits: u8,
     /// Linear address of the page fault being raised; becomes CR2 at delivery.
     pub fault_address: u32,
@@ -254,6 +257,7 @@ impl CpuState {
             flat_write: 0,
             cpl: 0,
             int_shadow: false,
+            debug_shadow: false,
             halted: false,
             nmi_blocked: false,
             debug_armed: false,

@@ -6,7 +6,9 @@
 
 use iced_x86::FlowControl;
 
-use super::{Env, arith, bcd, bit, branch, data, muldiv, shift, stack, string};
+use super::{
+    Env, arith, bcd, bit, branch, data, flagops, interrupts, io, muldiv, segops, shift, stack, string, system,
+};
 use crate::cpu::{CpuState, Exec, Trap};
 use crate::decode::iced::Decoded;
 use crate::decode::{ExecFn, Insn};
@@ -28,11 +30,22 @@ const STRAIGHT: &[Family] = &[
     bit::select,
     string::select,
     bcd::select,
+    flagops::select,
+    segops::select,
+    system::select,
 ];
 
 /// Families whose instructions always end the block: they change EIP, the mode, interrupt
 /// acceptance or what lies behind a port.
-const ENDING: &[Family] = &[branch::select, string::select_io];
+const ENDING: &[Family] = &[
+    branch::select,
+    string::select_io,
+    flagops::select_ending,
+    segops::select_ending,
+    interrupts::select,
+    system::select_ending,
+    io::select,
+];
 
 /// The function for an instruction, and whether it ends its block.
 pub fn select(d: &Decoded<'_>) -> (ExecFn, bool) {

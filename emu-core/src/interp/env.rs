@@ -84,12 +84,50 @@ impl Env<'_> {
 
     /// Read with supervisor rights: descriptor tables and TSS at any CPL.
     pub fn read_system<T: Scalar>(&mut self, cpu: &mut CpuState, lin: u32) -> Exec<T> {
-        self.read_slow(cpu, lin, false)
+        match self.in_view(false, |env| env.mem.fast_read(lin)) {
+            Some(v) => Ok(v),
+            None => self.read_slow(cpu, lin, false),
+        }
     }
 
     /// Write with supervisor rights.
     pub fn write_system<T: Scalar>(&mut self, cpu: &mut CpuState, lin: u32, value: T) -> Exec {
-        self.write_slow(cpu, lin, value, false)
+        self.write_as(cpu, lin, value, false)
+    }
+
+    /// Write with the rights of a class that need not be that of CPL: the stack of a more
+    /// privileged handler.
+    pub fn write_as<T: Scalar>(&mut self, cpu: &mut CpuState, lin: u32, value: T, user: bool) -> Exec {
+        if self.in_view(user, |env| env.mem.fast_write(lin, value)) {
+            Ok(())
+        } else {
+            self.write_slow(cpu, lin, value, user)
+        }
+    }
+
+    /// Checks that `len` bytes (1 to 4096) can be written with the rights of a class; nothing is.
+    pub fn probe_write_as(&mut self, cpu: &mut CpuState, lin: u32, len: u32, user: bool) -> Exec {
+        let last = lin.wrapping_add(len.max(1) - 1);
+        let fast =
+            |env: &mut Self| env.mem.views.write_entry(lin) != 0 && env.mem.views.write_entry(last) != 0;
+        if self.in_view(user, fast) {
+            return Ok(());
+        }
+        paging::translate(cpu, self.mem, lin, Access::Write, user)?;
+        if (last ^ lin) >> 12 != 0 {
+            paging::translate(cpu, self.mem, last & !0xFFF, Access::Write, user)?;
+        }
+        Ok(())
+    }
+
+    /// Does something with the view of a class selected.
+    #[inline(always)]
+    fn in_view<R>(&mut self, user: bool, f: impl FnOnce(&mut Self) -> R) -> R {
+        let selected = self.mem.views.is_user();
+        self.mem.select_view(user);
+        let result = f(self);
+        self.mem.select_view(selected);
+        result
     }
 
     /// Checks that `len` bytes (at most 4096) can be written; nothing is.

@@ -6,7 +6,8 @@
 //! | `arith.rs` | ADD … CMP, INC, DEC, NEG, AND, OR, XOR, TEST, NOT |
 //! | `shift.rs` `muldiv.rs` `bcd.rs` `bit.rs` | as named |
 //! | `stack.rs` `branch.rs` `string.rs` `flagops.rs` | as named |
-//! | `segops.rs` `system.rs` `io.rs` | segment loads, far transfers, control registers, ports |
+//! | `segops.rs` `interrupts.rs` | segment loads, far transfers; INT n, IRET, BOUND |
+//! | `system.rs` `io.rs` | control, debug and model-specific registers, CPUID, HLT; ports |
 //! | `x87*.rs` `mmx.rs` `sse*.rs` | floating point and vectors |
 //! | `dispatch.rs` | instruction → function |
 //! | `env.rs` | memory and bus access |
@@ -18,12 +19,16 @@ pub mod branch;
 pub mod data;
 pub mod dispatch;
 pub mod env;
+pub mod flagops;
+pub mod interrupts;
 pub mod io;
 pub mod muldiv;
 pub mod operand;
+pub mod segops;
 pub mod shift;
 pub mod stack;
 pub mod string;
+pub mod system;
 
 pub use env::Env;
 
@@ -274,77 +279,90 @@ impl Interpreter {
         if env.sys.must_exit() {
             return Err(Exit::Request);
         }
-        if !cpu.int_shadow {
+        // Debug traps come before interrupts; the step that follows raises them.
+        let traps_pending = cpu.debug_hits != 0 && !cpu.debug_shadow;
+        if !cpu.int_shadow && !traps_pending {
             if !cpu.nmi_blocked && env.sys.take_nmi() {
-                cpu.halted = false;
+                interrupt::deliver_external(cpu, env, vector::NMI).map_err(|_| Exit::Shutdown)?;
                 cpu.nmi_blocked = true;
-                return interrupt::deliver_external(cpu, env, vector::NMI).map_err(|_| Exit::Shutdown);
-            }
-            if cpu.eflags & flags::IF != 0
+            } else if cpu.eflags & flags::IF != 0
                 && env.sys.interrupt_pending()
                 && let Some(v) = {
                     let cx = env.context(cpu);
                     env.sys.ack_interrupt(env.mem, cx)
                 }
             {
-                cpu.halted = false;
                 env.stats.interrupts += 1;
                 interrupt::deliver_external(cpu, env, v).map_err(|_| Exit::Shutdown)?;
-                env.mem.select_view(cpu.cpl == 3);
-                // Delivery may itself have written to code (stack in a code page).
-                self.drop_written(env.mem);
             }
+            // Delivery may itself have written to code (stack in a code page).
+            self.drop_written(env.mem);
         }
-        if cpu.halted { Err(Exit::Halted) } else { Ok(()) }
+        if cpu.halted && !traps_pending { Err(Exit::Halted) } else { Ok(()) }
     }
 
-    /// One instruction with everything that is rare: single-step, breakpoints, interrupt shadow.
+    /// One instruction with everything that is rare: single-step, breakpoints, interrupt shadow,
+    /// and debug traps that are still to be raised.
+    ///
+    /// Order of SDM vol. 3, table 6-2: traps of the previous instruction, instruction breakpoints,
+    /// faults of the fetch, the instruction. (Interrupts were considered by `look_around`.)
     #[cold]
     #[inline(never)]
     fn step_with_debug(&mut self, cpu: &mut CpuState, env: &mut Env<'_>) -> Result<(), Exit> {
-        let tf = cpu.eflags & flags::TF != 0;
+        // Behind MOV SS debug exceptions wait for one more instruction, which is not broken at either.
+        let held_back = std::mem::take(&mut cpu.debug_shadow);
         cpu.int_shadow = false;
-        cpu.debug_hits = 0;
-        if cpu.debug_armed && cpu.eflags & flags::RF == 0 {
-            let hits = debug_regs::code_hits(cpu, cpu.seg[seg::CS].base.wrapping_add(cpu.eip));
-            if hits != 0 {
-                cpu.dr[6] = (cpu.dr[6] & !15) | u32::from(hits);
+        if !held_back {
+            if debug_regs::report_pending(cpu) {
                 return self.deliver(cpu, env, Trap::exception(vector::DB));
             }
+            if cpu.debug_armed && cpu.eflags & flags::RF == 0 {
+                let hits = debug_regs::code_hits(cpu, cpu.seg[seg::CS].base.wrapping_add(cpu.eip));
+                if hits != 0 {
+                    cpu.dr[6] = (cpu.dr[6] & !15) | u32::from(hits);
+                    return self.deliver(cpu, env, Trap::exception(vector::DB));
+                }
+            }
         }
-        let rf = cpu.eflags & flags::RF != 0;
         let insn = match self.fetch(cpu, env) {
             Ok(Fetched::Single(insn)) => insn,
             Ok(Fetched::Block(id)) => self.cache.insns(id)[0],
-            Err(trap) => return self.deliver(cpu, env, trap),
+            Err(trap) => {
+                cpu.debug_hits = 0;
+                return self.deliver(cpu, env, trap);
+            }
         };
+        // RF lasts for one instruction; IRET and task switches may set it for the next.
+        cpu.eflags &= !flags::RF;
+        if cpu.eflags & flags::TF != 0 {
+            cpu.debug_hits |= debug_regs::PENDING_STEP;
+        }
         let start = cpu.eip;
         cpu.eip = start.wrapping_add(u32::from(insn.len));
         env.index = 0;
         env.limit = 1;
         env.attention = true;
         match (insn.exec)(cpu, env, &insn) {
-            Ok(()) => {
+            Ok(()) => cpu.retired += 1,
+            Err(Trap::RESTART) => {
+                cpu.eip = start;
                 cpu.retired += 1;
-                // IRET may set RF for the instruction it returns to; everything else clears it.
-                if rf && insn.flags & Insn::ENDS_BLOCK == 0 {
-                    cpu.eflags &= !flags::RF;
+                if cpu.debug_armed {
+                    // The breakpoint at the instruction has fired before its first iteration.
+                    cpu.eflags |= flags::RF;
                 }
             }
             Err(trap) => {
                 cpu.eip = start;
-                if trap != Trap::RESTART || (cpu.debug_hits == 0 && !tf) {
-                    return self.deliver(cpu, env, trap);
-                }
-                cpu.retired += 1;
+                // The instruction has not happened, nor have its accesses.
+                cpu.debug_hits = 0;
+                return self.deliver(cpu, env, trap);
             }
         }
-        // Trap-class debug exceptions: after the instruction, unless MOV SS holds them back.
-        if !cpu.int_shadow && (tf || cpu.debug_hits != 0) {
-            cpu.dr[6] =
-                (cpu.dr[6] & !15) | u32::from(cpu.debug_hits) | if tf { debug_regs::DR6_BS } else { 0 };
-            cpu.debug_hits = 0;
-            env.mem.select_view(cpu.cpl == 3);
+        // Traps: after the instruction, unless it is MOV SS, which only breakpoints outlast.
+        if cpu.debug_shadow {
+            cpu.debug_hits &= !debug_regs::PENDING_STEP;
+        } else if debug_regs::report_pending(cpu) {
             return self.deliver(cpu, env, Trap::exception(vector::DB));
         }
         Ok(())
@@ -426,7 +444,12 @@ impl CpuEngine for Interpreter {
                 if self.restamp(cpu, env.mem) {
                     previous = NOWHERE;
                 }
-                if cpu.int_shadow || cpu.debug_armed || cpu.eflags & (flags::TF | flags::RF) != 0 {
+                if !cpu.debug_armed {
+                    // Only instruction breakpoints look at RF, and faults push it set anyway.
+                    cpu.eflags &= !flags::RF;
+                }
+                let shadow = cpu.int_shadow || cpu.debug_shadow;
+                if shadow || cpu.debug_armed || cpu.debug_hits != 0 || cpu.eflags & flags::TF != 0 {
                     if cpu.retired >= end {
                         break Exit::Budget;
                     }

@@ -239,6 +239,10 @@ fn string<W: Width, O: Element>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn)
         let offset = get(cpu, i, EDI);
         n = n.min(run_length::<W>(cpu, i, base(cpu, ES).wrapping_add(offset), offset));
     }
+    // Single-step traps after each iteration.
+    if cpu.eflags & flags::TF != 0 {
+        n = 1;
+    }
     while n > 0 {
         let done = O::many::<W>(cpu, env, i, n);
         if done > 0 {
@@ -281,11 +285,15 @@ fn ins_one<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn, port: u16)
     let lin = env.linear_write(cpu, ES, get(cpu, i, EDI), W::BYTES)?;
     env.aligned(cpu, lin, W::BYTES)?;
     env.probe_write(cpu, lin, W::BYTES)?;
-    let cx = env.context(cpu);
-    let v = env.sys.port_in(env.mem, cx, port, access_size::<W>());
+    let v = io::port_in(cpu, env, port, access_size::<W>());
     env.write(cpu, lin, W::trunc(v))?;
     advance::<W>(cpu, i, EDI, 1);
     Ok(())
+}
+
+/// Single-step and I/O breakpoints trap after each iteration.
+fn is_debugged(cpu: &CpuState) -> bool {
+    cpu.debug_armed || cpu.eflags & flags::TF != 0
 }
 
 /// Elements transferred by one bulk call, at most.
@@ -304,7 +312,7 @@ fn ins<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     }
     let offset = get(cpu, i, EDI);
     let n = count.min(run_length::<W>(cpu, i, base(cpu, ES).wrapping_add(offset), offset));
-    let n = n.min(BULK_BYTES as u32 / W::BYTES);
+    let n = if is_debugged(cpu) { 1 } else { n.min(BULK_BYTES as u32 / W::BYTES) };
     let mut done = 0;
     if !backward(cpu) && n > 1 {
         let lin = env.linear_write(cpu, ES, offset, n * W::BYTES);
@@ -332,8 +340,7 @@ fn ins<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
 
 fn outs_one<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn, port: u16) -> Exec {
     let v: W = load_source(cpu, env, i)?;
-    let cx = env.context(cpu);
-    env.sys.port_out(env.mem, cx, port, access_size::<W>(), v.zext());
+    io::port_out(cpu, env, port, access_size::<W>(), v.zext());
     advance::<W>(cpu, i, ESI, 1);
     Ok(())
 }
@@ -351,7 +358,7 @@ fn outs<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     }
     let offset = get(cpu, i, ESI);
     let n = count.min(run_length::<W>(cpu, i, base(cpu, i.seg).wrapping_add(offset), offset));
-    let n = n.min(BULK_BYTES as u32 / W::BYTES);
+    let n = if is_debugged(cpu) { 1 } else { n.min(BULK_BYTES as u32 / W::BYTES) };
     let mut done = 0;
     if !backward(cpu)
         && n > 1
