@@ -4,6 +4,7 @@ pub mod block;
 pub mod bus;
 pub mod device;
 pub mod dma8237;
+pub mod input;
 pub mod irqchip;
 pub mod limits;
 pub mod machine;

@@ -31,6 +31,7 @@ macro_rules! subjects {
 subjects! {
     cmos_rtc => dev::timer::cmos_rtc::CmosRtc::PORTS, &[], dev::timer::cmos_rtc::CmosRtc::new(line(8), Default::default());
     dma8237 => dev::dma8237::Dma8237::PORTS, &[], dev::dma8237::Dma8237::new();
+    i8042 => dev::input::i8042::I8042::PORTS, &[], dev::input::i8042::I8042::new(line(1), line(12));
     ioapic => &[], dev::irqchip::ioapic::IoApic::MMIO, dev::irqchip::ioapic::IoApic::new();
     lapic => &[], dev::irqchip::lapic::LocalApic::MMIO, dev::irqchip::lapic::LocalApic::new();
     pic8259 => dev::irqchip::pic8259::Pic8259Pair::PORTS, &[], dev::irqchip::pic8259::Pic8259Pair::new();
