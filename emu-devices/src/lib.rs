@@ -1,9 +1,12 @@
 //! The PC around the CPU: chips, PCI, virtio, 9P server and the motherboard that wires them.
 
+pub mod acpi;
 pub mod block;
 pub mod bus;
 pub mod device;
 pub mod dma8237;
+pub mod fw_cfg;
+pub mod input;
 pub mod irqchip;
 pub mod limits;
 pub mod machine;
@@ -16,3 +19,4 @@ pub mod system_ports;
 pub mod testing;
 pub mod timer;
 pub mod virtio;
+pub mod vmware_port;

@@ -29,14 +29,18 @@ macro_rules! subjects {
 }
 
 subjects! {
+    acpi => dev::acpi::AcpiPm::PORTS, &[], dev::acpi::AcpiPm::new(line(9));
     cmos_rtc => dev::timer::cmos_rtc::CmosRtc::PORTS, &[], dev::timer::cmos_rtc::CmosRtc::new(line(8), Default::default());
     dma8237 => dev::dma8237::Dma8237::PORTS, &[], dev::dma8237::Dma8237::new();
+    fw_cfg => dev::fw_cfg::FwCfg::PORTS, &[], dev::fw_cfg::FwCfg::new(64 << 20);
+    i8042 => dev::input::i8042::I8042::PORTS, &[], dev::input::i8042::I8042::new(line(1), line(12));
     ioapic => &[], dev::irqchip::ioapic::IoApic::MMIO, dev::irqchip::ioapic::IoApic::new();
     lapic => &[], dev::irqchip::lapic::LocalApic::MMIO, dev::irqchip::lapic::LocalApic::new();
     pic8259 => dev::irqchip::pic8259::Pic8259Pair::PORTS, &[], dev::irqchip::pic8259::Pic8259Pair::new();
     pit8254 => dev::timer::pit8254::Pit8254::PORTS, &[], dev::timer::pit8254::Pit8254::new(line(0));
     system_ports => dev::system_ports::SystemPorts::PORTS, &[], dev::system_ports::SystemPorts::new(sink());
     uart16550 => dev::serial::uart16550::Uart16550::PORTS, &[], dev::serial::uart16550::Uart16550::new(line(4), sink());
+    vmware_port => dev::vmware_port::VmwarePort::PORTS, &[], dev::vmware_port::VmwarePort::new();
 }
 
 fn line(n: u8) -> IrqLine {
