@@ -36,11 +36,17 @@ subjects! {
     i8042 => dev::input::i8042::I8042::PORTS, &[], dev::input::i8042::I8042::new(line(1), line(12));
     ioapic => &[], dev::irqchip::ioapic::IoApic::MMIO, dev::irqchip::ioapic::IoApic::new();
     lapic => &[], dev::irqchip::lapic::LocalApic::MMIO, dev::irqchip::lapic::LocalApic::new();
+    pci => dev::pci::PciBus::PORTS, &[], pci_bus();
     pic8259 => dev::irqchip::pic8259::Pic8259Pair::PORTS, &[], dev::irqchip::pic8259::Pic8259Pair::new();
     pit8254 => dev::timer::pit8254::Pit8254::PORTS, &[], dev::timer::pit8254::Pit8254::new(line(0));
     system_ports => dev::system_ports::SystemPorts::PORTS, &[], dev::system_ports::SystemPorts::new(sink());
     uart16550 => dev::serial::uart16550::Uart16550::PORTS, &[], dev::serial::uart16550::Uart16550::new(line(4), sink());
     vmware_port => dev::vmware_port::VmwarePort::PORTS, &[], dev::vmware_port::VmwarePort::new();
+    virtio_9p => &[(0xA600, 0x100), (0xA700, 16), (0xA800, 64), (0xA900, 16)], &[], virtio(dev::virtio::VirtioP9::new("host9p", Box::new(Nobody)), dev::virtio::Slot::P9);
+    virtio_balloon => &[(0xD600, 16), (0xD700, 16), (0xD800, 64), (0xD900, 16)], &[], virtio(dev::virtio::VirtioBalloon::new(), dev::virtio::Slot::BALLOON);
+    virtio_console => &[(0xB600, 16), (0xB700, 16), (0xB800, 64), (0xB900, 16)], &[], virtio(dev::virtio::VirtioConsole::new(Box::new(Nobody)), dev::virtio::Slot::CONSOLE);
+    virtio_net => &[(0xC600, 16), (0xC700, 16), (0xC800, 64), (0xC900, 16)], &[], virtio(dev::virtio::VirtioNet::new([0; 6], 1500, Box::new(dev::net::NoNetwork)), dev::virtio::Slot::NET);
+    virtio_rng => &[(0xE700, 16), (0xE800, 64), (0xE900, 16)], &[], virtio(dev::virtio::VirtioRng::new(Box::new(|out| out.fill(4))), dev::virtio::Slot::RNG);
 }
 
 fn line(n: u8) -> IrqLine {
@@ -49,6 +55,40 @@ fn line(n: u8) -> IrqLine {
 
 fn sink() -> Box<dyn dev::serial::SerialSink> {
     Box::new(dev::serial::NullSink)
+}
+
+fn virtio<D: dev::virtio::VirtioDevice>(device: D, slot: dev::virtio::Slot) -> dev::virtio::VirtioPci<D> {
+    dev::virtio::VirtioPci::new(device, slot)
+}
+
+/// A bus with every function of the device table.
+fn pci_bus() -> dev::pci::PciBus {
+    use dev::pci::{PciBus, config, devfn};
+    let mut bus = PciBus::new();
+    for (at, function) in [
+        (devfn::NE2000, config::ne2000()),
+        (devfn::VIRTIO_9P, config::virtio("virtio-9p", 9, 0xA600, 256)),
+        (devfn::PIIX4_PM, config::piix4_pm()),
+        (devfn::VGA, config::vga(8 << 20)),
+        (devfn::IDE, config::ide(true)),
+    ] {
+        bus.add(at, function, 1);
+    }
+    bus
+}
+
+/// The other end of virtio-9p and virtio-console.
+struct Nobody;
+
+impl dev::virtio::P9Handler for Nobody {
+    fn handle(&mut self, request: &[u8], reply: &mut Vec<u8>, _: usize) {
+        reply.extend_from_slice(request);
+    }
+    fn reset(&mut self) {}
+}
+
+impl dev::virtio::ConsoleSink for Nobody {
+    fn output(&mut self, _: u8, _: &[u8]) {}
 }
 
 #[derive(Clone, Debug)]

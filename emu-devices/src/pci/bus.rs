@@ -58,7 +58,7 @@ impl PciBus {
             (devfn::ISA_BRIDGE, isa_bridge_function::isa_bridge()),
         ] {
             // The bridges have no regions, so the owner never matters.
-            bus.slots.insert(at, Slot { function, owner: 0 });
+            bus.add(at, function, 0);
         }
         bus
     }
@@ -66,15 +66,17 @@ impl PciBus {
     /// Ports of the bus: first, number.
     pub const PORTS: &'static [(u16, u16)] = &[(CONFIG_ADDRESS, CONFIG_PORTS)];
 
-    /// Adds a function; `owner` is the device that claimed the home ports of its I/O regions.
-    /// Returns false if the place is taken (nothing is added then).
-    #[must_use]
-    pub fn add(&mut self, devfn: u8, function: PciFunction, owner: DeviceId) -> bool {
-        if self.slots.contains_key(&devfn) {
-            return false;
+    /// Gives the bus its ports.
+    pub fn claim_ports(ports: &mut PortMap, id: DeviceId) {
+        for &(first, len) in Self::PORTS {
+            ports.claim(first, len, id);
         }
+    }
+
+    /// Adds a function, in place of one that is there already; `owner` is the device that claimed
+    /// the home ports of its I/O regions.
+    pub fn add(&mut self, devfn: u8, function: PciFunction, owner: DeviceId) {
         self.slots.insert(devfn, Slot { function, owner });
-        true
     }
 
     /// Function at `devfn`.

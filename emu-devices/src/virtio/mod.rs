@@ -30,7 +30,7 @@ mod tests;
 
 pub use balloon::VirtioBalloon;
 pub use console::{ConsoleSink, VirtioConsole};
-pub use net::{NetSink, VirtioNet};
+pub use net::VirtioNet;
 pub use p9::{P9Handler, VirtioP9};
 pub use pci::{Queues, VirtioDevice, VirtioPci};
 pub use queue::{Chain, Queue, QueueError, Segment};

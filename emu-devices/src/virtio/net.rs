@@ -2,6 +2,7 @@
 
 use crate::device::Ctx;
 use crate::limits::VIRTIO_NET_FRAME;
+use crate::net::NetSink;
 
 use super::pci::{Queues, VirtioDevice, VirtioPci};
 use super::spec::{feature, kind};
@@ -44,12 +45,6 @@ const MQ_PAIRS_SET: [u8; 2] = [4, 0];
 /// Answers to control commands.
 const OK: u8 = 0;
 const ERROR: u8 = 1;
-
-/// What happens to frames the guest sends.
-pub trait NetSink: Send {
-    /// An Ethernet frame without FCS, at most [`VIRTIO_NET_FRAME`] bytes and of any content.
-    fn send(&mut self, frame: &[u8]);
-}
 
 /// virtio-net device.
 pub struct VirtioNet {

@@ -188,13 +188,20 @@ impl<D: VirtioDevice> VirtioPci<D> {
         config::virtio(self.device.name(), self.device.device_id(), self.slot.ports, config)
     }
 
+    /// Home ports: first, number.
+    pub fn port_ranges(&self) -> Vec<(u16, u16)> {
+        let function = self.pci_function();
+        let range = |bar| match bar {
+            Bar::Io { home, size, .. } => Some((home, size)),
+            Bar::Memory { .. } => None,
+        };
+        (0..6).filter_map(|i| function.bar(i)).filter_map(range).collect()
+    }
+
     /// Gives the function its home ports.
     pub fn claim_ports(&self, ports: &mut PortMap, id: DeviceId) {
-        let function = self.pci_function();
-        for bar in (0..6).filter_map(|i| function.bar(i)) {
-            if let Bar::Io { home, size, .. } = bar {
-                ports.claim(home, size, id);
-            }
+        for (first, len) in self.port_ranges() {
+            ports.claim(first, len, id);
         }
     }
 
