@@ -1,6 +1,7 @@
 //! The PC around the CPU: chips, PCI, virtio, 9P server and the motherboard that wires them.
 
 pub mod acpi;
+pub mod audio;
 pub mod block;
 pub mod bus;
 pub mod device;
@@ -15,6 +16,7 @@ pub mod p9;
 pub mod pci;
 pub mod serial;
 pub mod system_ports;
+pub mod parallel;
 #[doc(hidden)]
 pub mod testing;
 pub mod timer;

@@ -38,8 +38,6 @@ pub const DISK_WINDOW: usize = 128 << 10;
 /// Descriptors of one bus-master IDE transfer: the table may not cross a 64 KiB boundary.
 pub const IDE_PRD_ENTRIES: u32 = 8192;
 
-/// Bytes the sound card moves at a time.
-pub const SB16_DMA_BLOCK: usize = 64 << 10;
 /// Fastest rate at which the sound card consumes samples, hertz.
 pub const SB16_MAX_RATE: u32 = 96_000;
 /// Slowest such rate.

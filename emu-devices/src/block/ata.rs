@@ -341,7 +341,7 @@ impl Drive {
             let cylinder = lba / (sectors * heads);
             self.lba_low = (lba % sectors + 1) as u16;
             (self.lba_mid, self.lba_high) = (cylinder as u16 & 0xFF, (cylinder >> 8) as u16 & 0xFF);
-            self.device = self.device & 0xF0 | (lba / sectors % heads & 0x0F) as u8;
+            self.device = self.device & 0xF0 | ((lba / sectors % heads) & 0x0F) as u8;
         }
     }
 

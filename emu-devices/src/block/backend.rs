@@ -71,6 +71,59 @@ pub fn write_clipped(disk: &mut dyn BlockBackend, offset: u64, data: &[u8]) -> i
     }
 }
 
+/// A medium that is treated as followed by zeros up to a larger size; what is written behind its
+/// end lives as long as this value.
+pub struct PaddedDisk {
+    inner: Box<dyn BlockBackend>,
+    inner_len: u64,
+    tail: Vec<u8>,
+}
+
+impl PaddedDisk {
+    /// `inner` as a medium of `len` bytes. The difference is kept in memory.
+    pub fn new(inner: Box<dyn BlockBackend>, len: u64) -> Self {
+        let inner_len = inner.len();
+        let tail = usize::try_from(len.saturating_sub(inner_len)).unwrap_or(0);
+        Self { inner, inner_len, tail: vec![0; tail] }
+    }
+
+    /// Part of the tail that `offset..offset + len` covers; `None` if the range is too long.
+    fn tail(&mut self, offset: u64, len: usize) -> Option<&mut [u8]> {
+        let start = usize::try_from(offset.saturating_sub(self.inner_len)).ok()?;
+        self.tail.get_mut(start..start.checked_add(len)?)
+    }
+}
+
+impl BlockBackend for PaddedDisk {
+    fn len(&self) -> u64 {
+        self.inner_len.saturating_add(self.tail.len() as u64)
+    }
+
+    fn read(&mut self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let (head, rest) = out.split_at_mut(part_on_medium(self.inner_len, offset, out.len()));
+        if !rest.is_empty() {
+            rest.copy_from_slice(self.tail(offset, rest.len()).ok_or_else(out_of_range)?);
+        }
+        if head.is_empty() { Ok(()) } else { self.inner.read(offset, head) }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let (head, rest) = data.split_at(part_on_medium(self.inner_len, offset, data.len()));
+        if !rest.is_empty() {
+            self.tail(offset, rest.len()).ok_or_else(out_of_range)?.copy_from_slice(rest);
+        }
+        if head.is_empty() { Ok(()) } else { self.inner.write(offset, head) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.inner.is_read_only()
+    }
+}
+
 /// Bytes of one page of [`MemoryDisk`]'s overlay.
 pub const OVERLAY_PAGE: usize = 4096;
 

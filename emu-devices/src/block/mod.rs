@@ -1,6 +1,7 @@
 //! Disks: IDE hard disks and CD-ROM, floppy drives, and what lies behind them.
 
 pub mod backend;
+pub mod floppy;
 pub mod ide;
 pub mod spec;
 

@@ -207,10 +207,9 @@ impl Ne2000 {
 
     fn write_data_byte(&mut self, value: u8) {
         // The PROM's first cells are writable on this card, the rest of the low half is not there.
-        if self.rsar <= 0x10 || self.rsar >= u16::from(FIRST_PAGE) << 8 {
-            if let Some(cell) = self.memory.get_mut(usize::from(self.rsar)) {
-                *cell = value;
-            }
+        let writable = self.rsar <= 0x10 || self.rsar >= u16::from(FIRST_PAGE) << 8;
+        if let Some(cell) = self.memory.get_mut(usize::from(self.rsar)).filter(|_| writable) {
+            *cell = value;
         }
         self.step_remote();
     }
