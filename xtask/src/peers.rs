@@ -56,10 +56,11 @@ pub fn node_v86(v86: &Path, image: &Path) -> Command {
 
 /// `cargo xtask peers`: installs what is missing and lists what there is. Fails only when nothing is there.
 pub fn list() -> Result<()> {
-    if is_root() && find_program("qemu-system-i386").is_none() {
-        if let Err(error) = install(&["qemu-system-x86"]) {
-            eprintln!("warning: {error:#}");
-        }
+    if is_root()
+        && find_program("qemu-system-i386").is_none()
+        && let Err(error) = install(&["qemu-system-x86"])
+    {
+        eprintln!("warning: {error:#}");
     }
     let version = |program: &str| match output(tool(program).arg("--version")) {
         Ok(text) => text.lines().next().unwrap_or_default().to_owned(),

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail};
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -135,14 +134,6 @@ pub fn logged(command: &mut Command, log: &Path) -> Result<()> {
         bail!("`{}` failed: {status}\n{}", describe(command), tail(&String::from_utf8_lossy(&text)));
     }
     Ok(())
-}
-
-/// Writes a file that must not exist in parts: into a neighbour first, then renamed.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let partial = path.with_extension("partial");
-    let mut file = File::create(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
-    file.write_all(bytes)?;
-    fs::rename(&partial, path).with_context(|| format!("cannot rename to {}", path.display()))
 }
 
 /// Makes sure of host tools, given as (program, Debian package). Missing ones are installed when root, else
