@@ -47,16 +47,18 @@ const MINI_STATE: &[Exchange] = &[
 pub struct BootTest {
     /// What it is called in reports.
     pub name: &'static str,
+    /// The guest it needs.
+    pub guest: &'static str,
     /// Runs it with the binary under test.
     pub run: fn(&Path) -> Result<()>,
 }
 
 /// All boot tests, quick ones first.
 pub const TESTS: &[BootTest] = &[
-    BootTest { name: "mini boots cold", run: mini_cold },
-    BootTest { name: "mini resumes from a snapshot made by v86", run: mini_state },
-    BootTest { name: "mini is saved, resumed, and resumed by v86", run: mini_saved },
-    BootTest { name: "debian boots cold and runs its programs", run: debian_cold },
+    BootTest { name: "mini boots cold", guest: "mini", run: mini_cold },
+    BootTest { name: "mini resumes from a snapshot made by v86", guest: "mini-state", run: mini_state },
+    BootTest { name: "mini is saved, resumed, and resumed by v86", guest: "mini", run: mini_saved },
+    BootTest { name: "debian boots cold and runs its programs", guest: "debian", run: debian_cold },
 ];
 
 fn mini_cold(env86: &Path) -> Result<()> {
