@@ -19,7 +19,7 @@ type Exchange = (&'static str, &'static str);
 const MINI: &[Exchange] = &[
     ("uname -sm", "Linux i686"),
     ("cat /proc/mounts | grep ' / '", "host9p / 9p rw"),
-    ("awk 'BEGIN { printf \"%.15f\", 355 / 113 }'", "3.141592920353982"),
+    ("awk 'BEGIN { printf \"%.15f\", 355 / 113 }'", "3.141592920353983"),
     ("echo abc >/root/new && mv /root/new /root/old && cat /root/old", "abc"),
     ("rm /root/old && ls -A /root", ".profile"),
     ("modprobe ne2k-pci && ifconfig eth0 | head -n 1", "HWaddr"),
