@@ -1,3 +1,69 @@
-//! Project tasks: demo, test, fixtures, ci.
+//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `peers`, `rules`, `ci`.
 
-fn main() {}
+mod boot;
+mod ci;
+mod demo;
+mod fixtures;
+mod graph;
+mod guest;
+mod peers;
+mod rules;
+mod run;
+mod test;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Project tasks of env86
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build env86 and a small Linux guest, boot it and ask it who it is
+    Demo,
+    /// Format, lints, all tests, and guests booted by the release build
+    Test {
+        /// Leave out what boots guests
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Build test guests under target/fixtures from Debian packages
+    Fixtures(fixtures::Options),
+    /// Install the emulators that env86 is compared with, and list them
+    Peers,
+    /// Check the crate graph and the house rules
+    Rules,
+    /// Everything that `test` and `rules` check
+    Ci {
+        /// Leave out what boots guests
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Demo => demo::run(),
+        Task::Test { quick } => {
+            let mut report = test::Report::new();
+            test::run_all(&mut report, quick);
+            report.finish()
+        }
+        Task::Fixtures(options) => fixtures::build(&options),
+        Task::Peers => peers::list(),
+        Task::Rules => ci::rules_only(),
+        Task::Ci { quick } => ci::run(quick),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
