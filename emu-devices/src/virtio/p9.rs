@@ -31,6 +31,16 @@ pub trait P9Handler: Send {
     fn reset(&mut self);
 }
 
+impl P9Handler for crate::p9::Server {
+    fn handle(&mut self, request: &[u8], reply: &mut Vec<u8>, max_reply: usize) {
+        Self::handle(self, request, reply, max_reply);
+    }
+
+    fn reset(&mut self) {
+        Self::reset(self);
+    }
+}
+
 /// virtio-9p device.
 ///
 /// Keeps one request and one reply buffer, each at most [`VIRTIO_P9_MESSAGE`] bytes.
