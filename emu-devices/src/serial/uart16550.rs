@@ -96,7 +96,8 @@ impl Uart16550 {
     /// Ports to claim for COM1: `(first, count)`. The others differ in the first port only.
     pub const PORTS: &[(u16, u16)] = &[(Self::COM_PORTS[0], 8)];
 
-    /// Powered up. The chip looks at the low three bits of port numbers only.
+    /// Powered up. The chip looks at the low three bits of port numbers only. Ports that share an
+    /// interrupt (COM1 and COM3, COM2 and COM4) take different sources of it.
     pub fn new(irq: IrqLine, sink: Box<dyn SerialSink>) -> Self {
         Self {
             device: 0,
