@@ -147,7 +147,10 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     (board, Wiring { uarts, i8042, vga })
 }
 
-/// Leaves the VGA as its BIOS would: text mode 3 with a font.
-pub(super) fn video_mode_3(board: &mut Board, wiring: &Wiring) {
+/// Leaves VGA and keyboard as firmware would: text mode 3 with a font, scanning keys.
+pub(super) fn firmware_defaults(board: &mut Board, wiring: &Wiring) {
+    if let Some(keyboard) = board.device_mut::<I8042>(wiring.i8042) {
+        keyboard.set_firmware_defaults();
+    }
     let _ = (board, wiring.vga);
 }

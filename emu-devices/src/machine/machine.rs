@@ -133,7 +133,7 @@ impl<E: CpuEngine> Machine<E> {
         match &self.boot {
             Boot::Linux(linux) => {
                 self.board.firmware_setup(&mut self.mem, cx);
-                builder::video_mode_3(&mut self.board, &self.wiring);
+                builder::firmware_defaults(&mut self.board, &self.wiring);
                 if self.board.acpi {
                     super::acpi_tables::write(&mut self.mem);
                 }
