@@ -301,6 +301,8 @@ fn operand_size_is_16(ins: &Instruction) -> bool {
         _ => {
             ins.op_count() > 0
                 && match ins.op0_kind() {
+                    // PUSH and POP of segment registers have forms of their own above.
+                    OpKind::Register if ins.op0_register().is_segment_register() => false,
                     OpKind::Register => ins.op0_register().size() == 2,
                     k if is_memory(k) => ins.memory_size().size() == 2,
                     _ => false,
