@@ -13,10 +13,10 @@ pub mod limits;
 pub mod machine;
 pub mod net;
 pub mod p9;
+pub mod parallel;
 pub mod pci;
 pub mod serial;
 pub mod system_ports;
-pub mod parallel;
 #[doc(hidden)]
 pub mod testing;
 pub mod timer;

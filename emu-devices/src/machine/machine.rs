@@ -15,7 +15,7 @@ use super::board::Board;
 use super::builder::{self, Wiring};
 use super::config::{Boot, MachineConfig, SERIAL_PORTS, ram_size};
 use super::loader::{self, LoadError};
-use super::mailbox::{HostMessage, Mailbox, MachineStatus};
+use super::mailbox::{HostMessage, MachineStatus, Mailbox};
 use crate::device::ResetKind;
 use crate::input::i8042::I8042;
 use crate::serial::uart16550::Uart16550;
@@ -61,6 +61,8 @@ pub enum BuildError {
 const SLICE: u64 = 50_000;
 /// Shortest slice worth entering the engine for.
 const MIN_SLICE: u64 = 200;
+/// A busy guest's serial output is flushed this often, in slices (some milliseconds).
+const FLUSH_SLICES: u64 = 32;
 /// Longest sleep of an idle machine; it is woken by messages before.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
 /// Unread input per serial port that is kept here when the UART's queue is full.
@@ -160,7 +162,10 @@ impl<E: CpuEngine> Machine<E> {
 
     fn run_loop(&mut self) -> StopReason {
         let mut last = (self.board.now(self.cpu.retired), self.cpu.retired);
-        loop {
+        for slice in 0u64.. {
+            if slice % FLUSH_SLICES == 0 {
+                self.publish(false);
+            }
             if self.mailbox.has_messages() && self.read_mailbox() {
                 return StopReason::Stopped;
             }
@@ -187,6 +192,7 @@ impl<E: CpuEngine> Machine<E> {
                 }
             }
         }
+        StopReason::Stopped
     }
 
     /// Instructions until something is due.
@@ -234,14 +240,16 @@ impl<E: CpuEngine> Machine<E> {
     fn publish(&mut self, idle: bool) {
         let queued: usize = self.serial_input.iter().map(VecDeque::len).sum();
         let mut unread = 0;
-        for id in self.wiring.uarts.into_iter().flatten() {
-            if let Some(uart) = self.board.device_mut::<Uart16550>(id) {
+        let mut listening = false;
+        for (n, id) in self.wiring.uarts.into_iter().enumerate() {
+            if let Some(uart) = id.and_then(|id| self.board.device_mut::<Uart16550>(id)) {
+                listening |= n == 0 && uart.is_listening();
                 unread += uart.pending_input();
                 uart.flush_output();
             }
         }
         let status =
-            MachineStatus { idle, serial_backlog: queued + unread, retired: self.cpu.retired };
+            MachineStatus { idle, listening, serial_backlog: queued + unread, retired: self.cpu.retired };
         self.mailbox.publish(status);
     }
 
@@ -370,8 +378,14 @@ impl<E: CpuEngine> Machine<E> {
             c.cpl,
             if c.mode.code32() { 32 } else { 16 }
         );
-        let segments =
-            [("ES", seg::ES), ("CS", seg::CS), ("SS", seg::SS), ("DS", seg::DS), ("FS", seg::FS), ("GS", seg::GS)];
+        let segments = [
+            ("ES", seg::ES),
+            ("CS", seg::CS),
+            ("SS", seg::SS),
+            ("DS", seg::DS),
+            ("FS", seg::FS),
+            ("GS", seg::GS),
+        ];
         for (name, n) in segments {
             let s = &c.seg[n];
             let _ = write!(out, "{name}={:04x}:{:08x}  ", s.selector, s.base);
@@ -387,7 +401,11 @@ impl<E: CpuEngine> Machine<E> {
             .map_while(|phys| self.mem.dma_slice(phys, 1).and_then(|b| b.first().copied()))
             .map(|b| format!("{b:02x}"))
             .collect();
-        let _ = writeln!(out, "Code at EIP: {}", if code.is_empty() { "not mapped".into() } else { code.join(" ") });
+        let _ = writeln!(
+            out,
+            "Code at EIP: {}",
+            if code.is_empty() { "not mapped".into() } else { code.join(" ") }
+        );
         let _ = writeln!(out, "Stack pointer {:08x}, {} instructions executed", c.gpr[gpr::ESP], c.retired);
         out
     }
@@ -424,4 +442,3 @@ fn copy_firmware(mem: &mut Memory, bios: &[u8], vga_bios: Option<&[u8]>) -> Resu
     }
     Ok(())
 }
-

@@ -49,6 +49,7 @@ pub struct Mailbox {
     /// Something waits in the queue: looked at between slices without locking.
     pending: AtomicBool,
     idle: AtomicBool,
+    listening: AtomicBool,
     backlog: AtomicUsize,
     retired: AtomicU64,
 }
@@ -58,6 +59,8 @@ pub struct Mailbox {
 pub struct MachineStatus {
     /// The CPU waits in HLT.
     pub idle: bool,
+    /// The guest has switched COM1's receive interrupt on: a program reads the port.
+    pub listening: bool,
     /// Serial input bytes the guest has not read yet, including those still in the mailbox.
     pub serial_backlog: usize,
     /// Instructions completed.
@@ -102,6 +105,7 @@ impl Mailbox {
         let queued = self.lock().bytes;
         MachineStatus {
             idle: self.idle.load(Ordering::Acquire),
+            listening: self.listening.load(Ordering::Acquire),
             serial_backlog: self.backlog.load(Ordering::Acquire) + queued,
             retired: self.retired.load(Ordering::Acquire),
         }
@@ -133,6 +137,7 @@ impl Mailbox {
     pub(super) fn publish(&self, status: MachineStatus) {
         self.backlog.store(status.serial_backlog, Ordering::Release);
         self.retired.store(status.retired, Ordering::Release);
+        self.listening.store(status.listening, Ordering::Release);
         self.idle.store(status.idle, Ordering::Release);
     }
 

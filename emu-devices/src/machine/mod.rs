@@ -14,4 +14,4 @@ pub use board::Board;
 pub use config::{Boot, MachineConfig, SERIAL_PORTS, ram_size, vga_size};
 pub use loader::{LinuxBoot, LoadError};
 pub use machine::{BuildError, Machine, StopReason};
-pub use mailbox::{HostMessage, MAX_QUEUED_BYTES, Mailbox, MachineStatus};
+pub use mailbox::{HostMessage, MAX_QUEUED_BYTES, MachineStatus, Mailbox};
