@@ -159,6 +159,8 @@ pub struct Fill {
 pub struct Views {
     views: [View; 2],
     current: usize,
+    /// Tables of the selected view: what every access starts from.
+    selected: *mut Tables,
     /// Physical page -> linear page with a fast write entry (+1), [`NO_WRITER`] or [`MANY_WRITERS`].
     writers: Vec<u32>,
     /// Counts changes that may have removed a code entry; compared for equality only.
@@ -171,8 +173,10 @@ unsafe impl Send for Views {}
 impl Views {
     /// Empty views for a machine with `ram_pages` pages of RAM.
     pub(crate) fn new(ram_pages: usize) -> std::io::Result<Self> {
+        let views = [View::new()?, View::new()?];
         Ok(Self {
-            views: [View::new()?, View::new()?],
+            selected: views[0].tables,
+            views,
             current: 0,
             writers: vec![NO_WRITER; ram_pages],
             generation: 0,
@@ -183,6 +187,7 @@ impl Views {
     #[inline(always)]
     pub fn select(&mut self, user: bool) {
         self.current = usize::from(user);
+        self.selected = self.views[self.current].tables;
     }
 
     /// Class that is selected.
@@ -192,27 +197,28 @@ impl Views {
     }
 
     #[inline(always)]
-    fn cur(&self) -> &View {
-        // `current` is 0 or 1 by construction.
-        &self.views[self.current & 1]
+    fn cur(&self) -> &Tables {
+        // SAFETY: `selected` is the table pointer of one of `self.views` (kept so by `select` and
+        // `flush_all`), which own their mappings; see `View::tables`.
+        unsafe { &*self.selected }
     }
 
     /// Fast read entry for a linear address, 0 if slow.
     #[inline(always)]
     pub(crate) fn read_entry(&self, lin: u32) -> u64 {
-        self.cur().tables().read[(lin >> 12) as usize]
+        self.cur().read[(lin >> 12) as usize]
     }
 
     /// Fast write entry for a linear address, 0 if slow.
     #[inline(always)]
     pub(crate) fn write_entry(&self, lin: u32) -> u64 {
-        self.cur().tables().write[(lin >> 12) as usize]
+        self.cur().write[(lin >> 12) as usize]
     }
 
     /// Physical page number + 1 of an executable linear page, 0 if not cached.
     #[inline(always)]
     pub(crate) fn code_entry(&self, lin: u32) -> u32 {
-        self.cur().tables().code[(lin >> 12) as usize]
+        self.cur().code[(lin >> 12) as usize]
     }
 
     /// Makes a page of `ram` fast in the view of `user`. Pages outside RAM are ignored.
@@ -276,6 +282,7 @@ impl Views {
     pub fn flush_non_global(&mut self) {
         self.generation += 1;
         self.views.iter_mut().for_each(View::flush_non_global);
+        self.select(self.is_user());
     }
 
     /// Drops everything.
@@ -283,6 +290,8 @@ impl Views {
         self.generation += 1;
         self.views.iter_mut().for_each(View::flush_all);
         self.writers.fill(NO_WRITER);
+        // A flush may have replaced tables.
+        self.select(self.is_user());
     }
 
     /// INVLPG: drops a page in all views, global or not.
