@@ -51,7 +51,7 @@ pub struct Random {
 }
 
 enum Source {
-    System { buffer: [u8; 256], used: usize },
+    System { buffer: Box<[u8; 256]>, used: usize },
     Fixed(u64),
 }
 
@@ -61,8 +61,8 @@ impl Random {
     /// # Errors
     /// The host has none; asked once here, so that a running machine need not fail.
     pub fn system() -> Result<Self, getrandom::Error> {
-        let mut buffer = [0; 256];
-        getrandom::fill(&mut buffer)?;
+        let mut buffer = Box::new([0; 256]);
+        getrandom::fill(&mut *buffer)?;
         Ok(Self { source: Source::System { buffer, used: 0 } })
     }
 
@@ -80,7 +80,7 @@ impl Random {
                     // A number is given out once: the buffer does not keep what the guest got.
                     return u32::from_ne_bytes(std::mem::take(word));
                 }
-                if getrandom::fill(buffer).is_err() {
+                if getrandom::fill(&mut **buffer).is_err() {
                     // It worked when the machine was built, and the guest cannot be told otherwise.
                     return 0;
                 }

@@ -34,7 +34,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Boot an image, with its serial console on the terminal
-    Boot(boot::BootArgs),
+    Boot(Box<boot::BootArgs>),
     /// Run a program in an image (not available yet)
     Run(Later),
     /// Pull an image from a repository (not available yet)
@@ -119,7 +119,7 @@ fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, (anyhow:
     match cli.verb {
         Verb::Boot(args) => {
             let reporter = args.reporter();
-            boot::run(args, reporter).map_err(|error| (error, reporter))
+            boot::run(*args, reporter).map_err(|error| (error, reporter))
         }
         Verb::Completions { shell } => {
             let mut text = Vec::new();

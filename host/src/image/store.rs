@@ -27,11 +27,9 @@ pub fn resolve(argument: &OsStr, home: Option<&Path>) -> Result<PathBuf, ImageEr
     let path = Path::new(argument);
     match std::fs::symlink_metadata(path) {
         Ok(_) if !argument.is_empty() => return Ok(path.to_owned()),
-        Err(source) if !matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            // `a:b` and the like are no valid paths on every host, but may be names.
-            if source.kind() == io::ErrorKind::PermissionDenied {
-                return Err(ImageError::Open { path: path.to_owned(), source });
-            }
+        // Any other failure may mean that the argument is a name and no possible path.
+        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(ImageError::Open { path: path.to_owned(), source });
         }
         _ => {}
     }
