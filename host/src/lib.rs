@@ -1,1 +1,26 @@
-//! The env86 command.
+//! The env86 command: images, terminal, network and everything else that touches the host.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`cli`] | one file per subcommand; parses, calls, reports |
+//! | [`config`] | flags + `image.json` -> one resolved [`config::BootConfig`] |
+//! | [`image`] | image directories and archives, `image.json`, store names, kernel and initrd |
+//! | [`console`] | the serial console on the user's terminal, and what ends a session |
+//! | [`vm`] | the only module that knows how the machine is built and driven |
+//! | [`clock`] | the host's clocks and random numbers |
+//! | [`signals`], [`paths`], [`progress`], [`limits`], [`error`] | what their names say |
+//!
+//! Errors are one `thiserror` enum per module; [`error::Error`] gathers them, with the exit status
+//! and the hint that the command line prints.
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod console;
+pub mod error;
+pub mod image;
+pub mod limits;
+pub mod paths;
+pub mod progress;
+pub mod signals;
+pub mod vm;

@@ -1,3 +1,7 @@
 //! The env86 command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    host::cli::main(std::env::args_os())
+}

@@ -1,0 +1,363 @@
+//! `env86 boot`: a machine with its serial console on the terminal.
+//!
+//! Exit status: 0 if the guest switched itself off or the user ended it, the guest's own status
+//! if it gave one, 124 after `--timeout`, 125 if the guest crashed, 128 + n after signal n, 141 if
+//! standard output was closed, 1 for any other error.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum, ValueHint};
+use serde_json::json;
+
+use super::print;
+use super::report::Reporter;
+use crate::clock;
+use crate::config::{self, BootConfig, BootOptions, ClockMode, CtrlD, Engine};
+use crate::console::session::{Ended, Event, Input, Session};
+use crate::console::{session::End, terminal};
+use crate::error::Error;
+use crate::image::kernel_source::{self, KernelFlags};
+use crate::image::{Image, store};
+use crate::limits;
+use crate::paths;
+use crate::progress::Progress;
+use crate::signals;
+use crate::vm::{self, StopReason, VmSpec};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EngineArg {
+    /// Interpreter
+    Interp,
+    /// Translation to host code
+    Jit,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ClockArg {
+    /// Guest time follows the host's
+    Host,
+    /// Guest time counts instructions: every run is the same
+    Deterministic,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CtrlDArg {
+    /// Ctrl-D ends the virtual machine
+    Exit,
+    /// Ctrl-D reaches the guest
+    Guest,
+}
+
+const AFTER_HELP: &str = "\
+At the terminal, Ctrl-a x ends the virtual machine and Ctrl-a h lists the other commands;
+everything else is typed to the guest, Ctrl-c and Ctrl-z included.
+
+If standard input is no terminal, it is typed to the guest once that waits for input, and the
+virtual machine ends when the guest has read everything and has then been idle and silent for a
+moment (--linger). A script that should run longer ends with 'poweroff' and does not need that:
+
+    printf 'uname -a\\n' | env86 boot IMAGE
+
+Exit status: 0 if the guest switched itself off or was ended, the status a test guest gives, 124
+after --timeout, 125 if the guest crashed, 128+n after signal n, 1 for other errors.";
+
+/// Flags and arguments of `boot`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP, args_override_self = true)]
+pub struct BootArgs {
+    /// Image: a directory, a .tgz archive, or a name in the store
+    #[arg(required = true, value_hint = ValueHint::AnyPath)]
+    image: OsString,
+
+    /// The old tool ignored what follows.
+    #[arg(hide = true)]
+    ignored: Vec<OsString>,
+
+    /// Start from power-on, ignoring the image's snapshot
+    #[arg(long)]
+    cold: bool,
+
+    /// Guest memory, e.g. 512M or 1G
+    #[arg(long, value_name = "SIZE", value_parser = config::parse_memory)]
+    memory: Option<u64>,
+
+    /// Kernel command line instead of the image's
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+
+    /// Add to the kernel command line
+    #[arg(long, value_name = "TEXT")]
+    append: Option<String>,
+
+    /// Kernel to boot: bzImage, ELF or multiboot file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    kernel: Option<PathBuf>,
+
+    /// Initial RAM disk to boot with
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    initrd: Option<PathBuf>,
+
+    /// End when the guest has printed TEXT
+    #[arg(long, value_name = "TEXT")]
+    exit_on: Option<OsString>,
+
+    /// End after SECS seconds, with status 124
+    #[arg(long, value_name = "SECS", value_parser = config::parse_seconds)]
+    timeout: Option<Duration>,
+
+    /// After the end of piped input, wait until the guest was idle and silent for SECS (0.3)
+    #[arg(long, value_name = "SECS", value_parser = config::parse_seconds)]
+    linger: Option<Duration>,
+
+    /// What Ctrl-d does [default: guest, with --save exit]
+    #[arg(long, value_name = "WHAT")]
+    ctrl_d: Option<CtrlDArg>,
+
+    /// What executes the guest's instructions
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<EngineArg>,
+
+    /// Where guest time comes from
+    #[arg(long, value_name = "CLOCK")]
+    clock: Option<ClockArg>,
+
+    /// Attach the first serial port to the terminal (the default)
+    #[arg(long = "ttyS0")]
+    tty_s0: bool,
+
+    /// Do not open a window
+    #[arg(long)]
+    no_console: bool,
+
+    /// Keep the host's keyboard from the guest
+    #[arg(long)]
+    no_keyboard: bool,
+
+    /// Keep the host's mouse from the guest
+    #[arg(long)]
+    no_mouse: bool,
+
+    /// Save the machine's state into the image at the end (not available yet)
+    #[arg(long)]
+    save: bool,
+
+    /// Connect the guest to the virtual network (not available yet)
+    #[arg(long, short = 'n')]
+    net: bool,
+
+    /// Forward host port H to guest port G (not available yet)
+    #[arg(long, short = 'p', value_name = "H:G")]
+    publish: Option<String>,
+
+    /// Boot from this firmware (not available yet)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    bios: Option<PathBuf>,
+
+    /// Video firmware (not available yet)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    vga_bios: Option<PathBuf>,
+
+    /// Print the address of the console page (not available yet)
+    #[arg(long)]
+    console_url: bool,
+
+    /// Show the console page in Chrome (not available yet)
+    #[arg(long)]
+    cdp: bool,
+
+    /// Print instruction count and state hash at the end
+    #[arg(long, hide = true)]
+    state_hash: bool,
+
+    /// Errors, warnings and the result as JSON lines on standard error
+    #[arg(long)]
+    json: bool,
+
+    /// No warnings and notes
+    #[arg(long)]
+    quiet: bool,
+}
+
+impl BootArgs {
+    /// How this run reports.
+    pub fn reporter(&self) -> Reporter {
+        Reporter { json: self.json, quiet: self.quiet }
+    }
+
+    fn options(&self) -> BootOptions {
+        BootOptions {
+            cold: self.cold,
+            memory: self.memory,
+            cmdline: self.cmdline.clone(),
+            append: self.append.clone(),
+            engine: self.engine.map(|engine| match engine {
+                EngineArg::Interp => Engine::Interp,
+                EngineArg::Jit => Engine::Jit,
+            }),
+            clock: match self.clock {
+                Some(ClockArg::Deterministic) => ClockMode::Deterministic,
+                Some(ClockArg::Host) | None => ClockMode::Host,
+            },
+            kernel: KernelFlags { kernel: self.kernel.clone(), initrd: self.initrd.clone() },
+            timeout: self.timeout,
+            exit_on: self.exit_on.clone().map(OsString::into_encoded_bytes),
+            ctrl_d: self.ctrl_d.map(|what| match what {
+                CtrlDArg::Exit => CtrlD::Exit,
+                CtrlDArg::Guest => CtrlD::Guest,
+            }),
+            linger: self.linger,
+            save: self.save,
+        }
+    }
+
+    /// Refuses flags whose feature is the point of the run, and warns about the others.
+    fn check_features(&self, reporter: Reporter) -> anyhow::Result<()> {
+        let firmware_hint =
+            Some("a Linux kernel boots without firmware: --kernel FILE, or an image that has one");
+        let essential = [
+            (self.save, "save the machine's state (--save)", None),
+            (self.bios.is_some(), "boot from firmware (--bios)", firmware_hint),
+            (self.vga_bios.is_some(), "boot from firmware (--vga-bios)", firmware_hint),
+        ];
+        for (asked, what, hint) in essential {
+            if asked {
+                return Err(Error::NotYet { what: what.to_owned(), hint }.into());
+            }
+        }
+        if let Some(ports) = &self.publish {
+            let port = |text: &str| text.parse::<u16>().is_ok_and(|port| port != 0);
+            anyhow::ensure!(
+                ports.split_once(':').is_some_and(|(host, guest)| port(host) && port(guest)),
+                "Invalid value {ports:?} for flag --publish (-p): expected HOSTPORT:GUESTPORT"
+            );
+        }
+        if self.exit_on.as_ref().is_some_and(|text| text.len() > limits::MAX_EXIT_PATTERN) {
+            anyhow::bail!("Text for flag --exit-on is longer than {} bytes", limits::MAX_EXIT_PATTERN);
+        }
+        let later = [
+            (self.net || self.publish.is_some(), "the network (--net, -p)"),
+            (self.console_url, "the console page (--console-url)"),
+            (self.cdp, "the console page (--cdp)"),
+        ];
+        for (asked, what) in later {
+            if asked {
+                reporter.warning(&format!("{what} is not available yet and left out"));
+            }
+        }
+        if !self.ignored.is_empty() {
+            let ignored: Vec<_> = self.ignored.iter().map(|text| text.to_string_lossy()).collect();
+            reporter.warning(&format!("ignored: {}", ignored.join(" ")));
+        }
+        Ok(())
+    }
+}
+
+/// Boots an image. Returns the exit status.
+///
+/// # Errors
+/// Whatever keeps the machine from starting.
+pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
+    args.check_features(reporter)?;
+    let progress = if args.json || args.quiet { Progress::hidden() } else { Progress::on_terminal() };
+    let home = paths::home();
+    let path = store::resolve(&args.image, home.as_deref()).map_err(Error::from)?;
+    let image = Image::open(&path, &progress).map_err(Error::from)?;
+    let options = args.options();
+    let (config, warnings) = BootConfig::resolve(&options, &image).map_err(Error::from)?;
+    for warning in warnings {
+        reporter.warning(&warning);
+    }
+    let kernel = kernel_source::load(&options.kernel, &image, None).map_err(Error::from)?;
+    let session = Session::new(config.session.clone(), Box::new(io::stdout())).map_err(Error::from)?;
+    let spec = VmSpec {
+        memory_size: config.memory_size_with(kernel.initrd.is_some()),
+        vga_memory_size: config.vga_memory_size,
+        acpi: config.acpi,
+        uarts: config.uarts,
+        cpuid_level: config.cpuid_level,
+        kernel: kernel.kernel,
+        initrd: kernel.initrd,
+        cmdline: config.cmdline.clone(),
+        clock: config.clock,
+        engine: config.engine,
+        console: session.sink(),
+    };
+    let vm = vm::build(spec).map_err(Error::from)?;
+
+    let sender = session.sender();
+    let signals = signals::listen(move |signal| {
+        // Nobody listens any more only when the process is about to end.
+        let _ = sender.send(Event::Signal(signal));
+    });
+    let _signals = signals.map_err(Error::from)?;
+    let start = clock::now();
+    let interactive = terminal::is_interactive();
+    let raw = interactive.then(terminal::RawMode::enter).transpose().map_err(Error::from)?;
+    let stdin = Box::new(io::stdin());
+    let input = if interactive { Input::Terminal(stdin) } else { Input::Pipe(stdin) };
+    let ended = session.run(vm, input, &|text| reporter.text(text)).map_err(Error::from)?;
+    drop(raw);
+    let elapsed = clock::now().saturating_duration_since(start);
+    Ok(tell_end(ended, &path, elapsed, args.state_hash, reporter))
+}
+
+/// Says how the session ended. Returns the exit status.
+fn tell_end(ended: Ended, image: &Path, elapsed: Duration, state_hash: bool, reporter: Reporter) -> u8 {
+    let Ended { end, mut runner } = ended;
+    let notes = !reporter.quiet && !reporter.json;
+    let reason = match &end {
+        End::ExitPattern => Some("Exit pattern"),
+        End::CtrlD => Some("Ctrl-D"),
+        End::Quit => Some("Ctrl-A x"),
+        _ => None,
+    };
+    if let Some(reason) = reason.filter(|_| notes) {
+        // As the old tool printed it; scripts look for it.
+        print(&format!("\r\n{reason} detected. Exiting...\n"));
+    }
+    match &end {
+        End::Timeout(timeout) => {
+            reporter
+                .failure(&format!("Timed out after {} s: {}", timeout.as_secs_f64(), image.display()), None);
+        }
+        End::Guest(StopReason::TripleFault) => {
+            reporter.failure(&format!("The guest crashed (triple fault): {}", image.display()), None);
+            if let Some(report) = runner.as_ref().map(|runner| runner.report()).filter(|_| !reporter.json) {
+                reporter.text(&report);
+            }
+        }
+        End::Signal(signal) => reporter.warning(&format!("ended by signal {signal}")),
+        End::InputFailed(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            reporter.failure("Cannot read standard input: the terminal is gone", None);
+        }
+        End::InputFailed(error) => reporter.failure(&format!("Cannot read standard input: {error}"), None),
+        End::OutputFailed(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        End::OutputFailed(error) => reporter.failure(&format!("Cannot write standard output: {error}"), None),
+        End::Panicked => reporter.failure("Internal error: the machine's thread panicked", None),
+        End::Stuck => reporter.failure("Internal error: the machine did not stop", None),
+        End::Guest(_) | End::ExitPattern | End::CtrlD | End::Quit | End::InputEnd => {}
+    }
+    let retired = runner.as_ref().map(|runner| runner.retired());
+    let hash = runner.as_mut().filter(|_| state_hash).map(|runner| format!("{:016x}", runner.state_hash()));
+    if reporter.json {
+        reporter.object(&json!({
+            "level": "info",
+            "event": "end",
+            "reason": end.name(),
+            "exit_code": end.exit_code(),
+            "seconds": elapsed.as_secs_f64(),
+            "instructions": retired,
+            "state_hash": hash,
+            "report": runner
+                .as_ref()
+                .filter(|_| matches!(end, End::Guest(StopReason::TripleFault)))
+                .map(|runner| runner.report()),
+        }));
+    } else if let (Some(hash), Some(retired)) = (hash, retired) {
+        reporter.text(&format!("instructions {retired}\nstate-hash {hash}"));
+    }
+    end.exit_code()
+}

@@ -1,0 +1,428 @@
+//! Flags and `image.json`, resolved once into what a run needs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::image::Image;
+use crate::image::kernel_source::KernelFlags;
+use crate::limits;
+
+/// Guest RAM when neither flag nor image says otherwise.
+pub const DEFAULT_MEMORY: u64 = 512 << 20;
+
+/// Video memory when the image does not say otherwise.
+pub const DEFAULT_VGA_MEMORY: u64 = 8 << 20;
+
+/// Highest standard CPUID leaf when the image does not say otherwise.
+pub const DEFAULT_CPUID_LEVEL: u32 = 0x16;
+
+/// How long a guest has to be idle and silent before the end of piped input ends the run.
+pub const DEFAULT_LINGER: Duration = Duration::from_millis(300);
+
+/// What executes instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// The interpreter.
+    #[default]
+    Interp,
+    /// Translation to host code.
+    Jit,
+}
+
+/// Where guest time comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ClockMode {
+    /// It follows the host's.
+    #[default]
+    Host,
+    /// It is a function of retired instructions: the same run gives the same trace.
+    Deterministic,
+}
+
+/// What Ctrl-D at the terminal does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CtrlD {
+    /// It ends the run.
+    Exit,
+    /// It reaches the guest.
+    Guest,
+}
+
+/// What the user asked for.
+#[derive(Clone, Debug, Default)]
+pub struct BootOptions {
+    /// Ignore the image's snapshot.
+    pub cold: bool,
+    /// Guest RAM in bytes.
+    pub memory: Option<u64>,
+    /// Replaces the image's kernel command line.
+    pub cmdline: Option<String>,
+    /// Added to the kernel command line.
+    pub append: Option<String>,
+    /// Engine, if chosen.
+    pub engine: Option<Engine>,
+    /// Clock.
+    pub clock: ClockMode,
+    /// Kernel and initrd files.
+    pub kernel: KernelFlags,
+    /// End the run after this time.
+    pub timeout: Option<Duration>,
+    /// End the run when the guest has printed these bytes.
+    pub exit_on: Option<Vec<u8>>,
+    /// What Ctrl-D does, if chosen.
+    pub ctrl_d: Option<CtrlD>,
+    /// See [`DEFAULT_LINGER`].
+    pub linger: Option<Duration>,
+    /// Save the machine's state at the end.
+    pub save: bool,
+}
+
+/// What ends a run, and what the terminal does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// End the run after this time.
+    pub timeout: Option<Duration>,
+    /// End the run when the guest has printed these bytes. Never empty.
+    pub exit_on: Option<Vec<u8>>,
+    /// What Ctrl-D at the terminal does.
+    pub ctrl_d: CtrlD,
+    /// See [`DEFAULT_LINGER`].
+    pub linger: Duration,
+}
+
+/// Everything about a boot that does not depend on the contents of large files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootConfig {
+    /// Guest RAM in bytes.
+    pub memory_size: u64,
+    /// Video memory in bytes.
+    pub vga_memory_size: u64,
+    /// ACPI tables and power management.
+    pub acpi: bool,
+    /// COM1 to COM4 exist.
+    pub uarts: [bool; 4],
+    /// Highest standard CPUID leaf.
+    pub cpuid_level: u32,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// What executes instructions.
+    pub engine: Engine,
+    /// Where guest time comes from.
+    pub clock: ClockMode,
+    /// What ends the run.
+    pub session: SessionConfig,
+}
+
+/// Why flags and image do not make a machine.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Something essential that this version cannot do.
+    #[error("Cannot boot the image: {}: {what} not available yet", image.display())]
+    NotYet {
+        /// The image.
+        image: PathBuf,
+        /// What, with its verb: "drives (hda) are".
+        what: String,
+        /// What to do instead.
+        hint: Option<&'static str>,
+    },
+    /// The kernel command line is too long.
+    #[error("Cannot boot the image: {}: kernel command line longer than {} bytes", image.display(),
+        limits::MAX_CMDLINE)]
+    CmdlineTooLong {
+        /// The image.
+        image: PathBuf,
+    },
+}
+
+impl ConfigError {
+    /// What the user can try.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotYet { hint, .. } => hint.map(str::to_owned),
+            Self::CmdlineTooLong { .. } => None,
+        }
+    }
+}
+
+impl BootConfig {
+    /// Resolves flags and image. The second value holds warnings: what the image asks for and
+    /// this version leaves out, although the guest can do without.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn resolve(options: &BootOptions, image: &Image) -> Result<(Self, Vec<String>), ConfigError> {
+        let json = image.json();
+        let path = || image.path().to_owned();
+        let not_yet = |what: String, hint| ConfigError::NotYet { image: path(), what, hint };
+        let mut warnings = Vec::new();
+
+        if !options.cold {
+            let state = image.state_file().map(str::to_owned);
+            let state = state.or_else(|| json.initial_state.as_ref().map(|state| state.url.clone()));
+            let state = state.or_else(|| json.initial_state_parts.map(|_| "state/".to_owned()));
+            if let Some(state) = state {
+                let hint = "--cold starts the image without its snapshot";
+                return Err(not_yet(format!("its snapshot ({state}): restoring is"), Some(hint)));
+            }
+        }
+        if !json.drives.is_empty() {
+            let names: Vec<_> = json.drives.iter().map(|(key, _)| *key).collect();
+            return Err(not_yet(format!("drives ({}) are", names.join(", ")), None));
+        }
+        let has_kernel = options.kernel.kernel.is_some()
+            || json.kernel_from_filesystem
+            || json.bzimage.is_some()
+            || json.multiboot.is_some();
+        if json.bios.is_some() && !has_kernel {
+            let hint = "give a Linux kernel with --kernel FILE [--initrd FILE]";
+            return Err(not_yet("booting from firmware (bios) is".to_owned(), Some(hint)));
+        }
+        let optional = [
+            ("network_relay_url", json.network_relay_url.is_some()),
+            ("net_device", json.net_device.as_deref().is_some_and(|kind| kind != "ne2k")),
+            ("virtio_console", json.virtio_console),
+            ("virtio_balloon", json.virtio_balloon),
+        ];
+        for (key, asked) in optional {
+            if asked {
+                warnings.push(format!("{}: {key} is not available yet and left out", image.path().display()));
+            }
+        }
+
+        let mut cmdline = options.cmdline.clone().or_else(|| json.cmdline.clone()).unwrap_or_default();
+        if let Some(append) = options.append.as_deref().filter(|text| !text.is_empty()) {
+            if !cmdline.is_empty() {
+                cmdline.push(' ');
+            }
+            cmdline.push_str(append);
+        }
+        if cmdline.len() > limits::MAX_CMDLINE {
+            return Err(ConfigError::CmdlineTooLong { image: path() });
+        }
+
+        let config = Self {
+            memory_size: memory_size(options.memory.or(json.memory_size).unwrap_or(DEFAULT_MEMORY)),
+            vga_memory_size: vga_memory_size(json.vga_memory_size.unwrap_or(DEFAULT_VGA_MEMORY)),
+            acpi: json.acpi,
+            // COM2 is always there: the guest service has it, or finds nobody.
+            uarts: [true, true, json.uart2, json.uart3],
+            cpuid_level: json.cpuid_level.unwrap_or(DEFAULT_CPUID_LEVEL),
+            cmdline,
+            engine: options.engine.unwrap_or_default(),
+            clock: options.clock,
+            session: SessionConfig {
+                timeout: options.timeout,
+                exit_on: options.exit_on.clone().filter(|text| !text.is_empty()),
+                ctrl_d: options.ctrl_d.unwrap_or(if options.save { CtrlD::Exit } else { CtrlD::Guest }),
+                linger: options.linger.unwrap_or(DEFAULT_LINGER),
+            },
+        };
+        Ok((config, warnings))
+    }
+
+    /// Guest RAM in bytes, with the larger minimum that an initrd needs.
+    pub fn memory_size_with(&self, has_initrd: bool) -> u64 {
+        if has_initrd { self.memory_size.max(limits::MIN_MEMORY_WITH_INITRD) } else { self.memory_size }
+    }
+}
+
+/// RAM a machine gets when `asked` bytes are wanted: v86's rule, so that snapshots fit.
+fn memory_size(asked: u64) -> u64 {
+    asked
+        .clamp(limits::MIN_MEMORY, limits::MAX_MEMORY)
+        .checked_next_multiple_of(limits::MEMORY_GRANULE)
+        .unwrap_or(limits::MAX_MEMORY)
+}
+
+/// Video memory a machine gets when `asked` bytes are wanted.
+fn vga_memory_size(asked: u64) -> u64 {
+    asked.clamp(limits::MIN_VGA_MEMORY, limits::MAX_VGA_MEMORY).next_power_of_two()
+}
+
+/// Reads a size: a number of bytes, or one with a unit (`K`, `M`, `G`, also `KiB`, `KB`, …, all
+/// powers of 1024).
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let shift = match unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit) {
+        "" if unit == "ib" => None,
+        "" => Some(0),
+        "k" => Some(10),
+        "m" => Some(20),
+        "g" => Some(30),
+        _ => None,
+    };
+    let wrong = || "expected a size such as 512M or 1G".to_owned();
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift.ok_or_else(wrong)?).ok_or_else(|| "too large".to_owned())
+}
+
+/// Reads the size of a machine's memory.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn parse_memory(text: &str) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    if size < limits::MIN_MEMORY {
+        return Err("at least 1M is needed".to_owned());
+    }
+    if size > limits::MAX_MEMORY + limits::MEMORY_GRANULE {
+        return Err("a machine has at most 2G".to_owned());
+    }
+    Ok(size)
+}
+
+/// Reads a time in seconds, fractions allowed.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn parse_seconds(text: &str) -> Result<Duration, String> {
+    /// A century: longer means "for ever", and larger numbers overflow deadlines.
+    const MAX: f64 = 3.2e9;
+    match text.trim().parse::<f64>() {
+        Ok(seconds) if (0.0..=MAX).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("expected a number of seconds".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Progress;
+    use std::fs;
+
+    fn image(json: &str) -> (tempfile::TempDir, Image) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("image.json"), json).unwrap();
+        let image = Image::open(dir.path(), &Progress::hidden()).unwrap();
+        (dir, image)
+    }
+
+    fn resolve(json: &str, options: &BootOptions) -> Result<(BootConfig, Vec<String>), ConfigError> {
+        let (_dir, image) = image(json);
+        BootConfig::resolve(options, &image)
+    }
+
+    #[test]
+    fn empty_image_gives_the_old_tools_machine() {
+        let (config, warnings) = resolve("{}", &BootOptions::default()).unwrap();
+        assert_eq!(config.memory_size, 512 << 20);
+        assert_eq!(config.vga_memory_size, 8 << 20);
+        assert_eq!(config.uarts, [true, true, false, false]);
+        assert_eq!(config.session.ctrl_d, CtrlD::Guest);
+        assert!(!config.acpi && warnings.is_empty() && config.cmdline.is_empty());
+    }
+
+    #[test]
+    fn flags_win_over_the_image() {
+        let options = BootOptions {
+            memory: Some(64 << 20),
+            cmdline: Some("a".to_owned()),
+            append: Some("b".to_owned()),
+            save: true,
+            ..Default::default()
+        };
+        let (config, _) = resolve(r#"{"memory_size": 134217728, "cmdline": "x"}"#, &options).unwrap();
+        assert_eq!(config.memory_size, 64 << 20);
+        assert_eq!(config.cmdline, "a b");
+        assert_eq!(config.session.ctrl_d, CtrlD::Exit);
+        let append = BootOptions { append: Some("y".to_owned()), ..Default::default() };
+        assert_eq!(resolve(r#"{"cmdline": "x"}"#, &append).unwrap().0.cmdline, "x y");
+        assert_eq!(resolve("{}", &append).unwrap().0.cmdline, "y");
+    }
+
+    #[test]
+    fn memory_size_is_rounded_as_v86_does() {
+        for (asked, given) in [
+            (0, 1 << 20),
+            ((1 << 20) + 1, (1 << 20) + (128 << 10)),
+            (512 << 20, 512 << 20),
+            (1 << 31, (1 << 31) - (128 << 10)),
+            (u64::MAX, (1 << 31) - (128 << 10)),
+        ] {
+            assert_eq!(memory_size(asked), given, "{asked}");
+        }
+        for (asked, given) in [(0, 256 << 10), (3 << 20, 4 << 20), (8 << 20, 8 << 20), (u64::MAX, 256 << 20)]
+        {
+            assert_eq!(vga_memory_size(asked), given, "{asked}");
+        }
+        let (config, _) = resolve(r#"{"memory_size": 1048576}"#, &BootOptions::default()).unwrap();
+        assert_eq!((config.memory_size_with(false), config.memory_size_with(true)), (1 << 20, 64 << 20));
+    }
+
+    #[test]
+    fn what_comes_later_and_is_essential_is_an_error() {
+        for (json, word) in [
+            (r#"{"hda": {"url": "./d"}, "cdrom": {"url": "./c"}}"#, "drives (hda, cdrom) are"),
+            (r#"{"bios": {"url": "./b"}}"#, "firmware"),
+            (r#"{"initial_state": {"url": "./s"}}"#, "snapshot (./s)"),
+            (r#"{"initial_state_parts": 3}"#, "snapshot"),
+        ] {
+            let error = resolve(json, &BootOptions::default()).unwrap_err().to_string();
+            assert!(error.contains(word) && error.contains("not available yet"), "{error}");
+        }
+    }
+
+    #[test]
+    fn snapshot_is_left_alone_by_a_cold_start() {
+        let (dir, image) = image(r#"{"initial_state": {"url": "./s"}}"#);
+        fs::write(dir.path().join("initial.state.zst"), b"x").unwrap();
+        let error = BootConfig::resolve(&BootOptions::default(), &image).unwrap_err();
+        assert!(error.to_string().contains("initial.state.zst"));
+        assert!(error.hint().unwrap().contains("--cold"));
+        let cold = BootOptions { cold: true, ..Default::default() };
+        assert!(BootConfig::resolve(&cold, &image).is_ok());
+    }
+
+    #[test]
+    fn what_comes_later_and_is_optional_is_a_warning() {
+        let json = r#"{"virtio_balloon": true, "net_device": {"type": "virtio"}, "bios": {"url": "./b"},
+                       "bzimage": {"url": "./k"}}"#;
+        let (_, warnings) = resolve(json, &BootOptions::default()).unwrap();
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        let (_, warnings) = resolve(r#"{"net_device": {"type": "ne2k"}}"#, &BootOptions::default()).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn cmdline_over_the_limit_is_an_error() {
+        let with = |n| BootOptions { cmdline: Some("x".repeat(n)), ..Default::default() };
+        assert!(resolve("{}", &with(limits::MAX_CMDLINE)).is_ok());
+        let error = resolve("{}", &with(limits::MAX_CMDLINE + 1)).unwrap_err();
+        assert!(matches!(error, ConfigError::CmdlineTooLong { .. }));
+    }
+
+    #[test]
+    fn sizes_are_read_with_and_without_unit() {
+        for (text, size) in [
+            ("536870912", 512 << 20),
+            ("512M", 512 << 20),
+            ("512 MiB", 512 << 20),
+            ("512mb", 512 << 20),
+            ("1g", 1 << 30),
+            ("64k", 64 << 10),
+            ("10B", 10),
+        ] {
+            assert_eq!(parse_size(text), Ok(size), "{text}");
+        }
+        for text in ["", "M", "-1", "1.5G", "5x", "5ib", "99999999999999999999", "99999999999G"] {
+            assert!(parse_size(text).is_err(), "{text} was accepted");
+        }
+        assert_eq!(parse_memory("2G"), Ok(1 << 31));
+        assert!(parse_memory("3G").is_err() && parse_memory("5").is_err());
+    }
+
+    #[test]
+    fn seconds_are_read_with_fractions() {
+        assert_eq!(parse_seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for text in ["", "-1", "nan", "inf", "1e30", "5s"] {
+            assert!(parse_seconds(text).is_err(), "{text} was accepted");
+        }
+    }
+}
