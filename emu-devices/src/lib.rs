@@ -20,5 +20,6 @@ pub mod system_ports;
 #[doc(hidden)]
 pub mod testing;
 pub mod timer;
+pub mod vga;
 pub mod virtio;
 pub mod vmware_port;
