@@ -173,7 +173,9 @@ fn lower(ins: &Instruction, mode: ModeKey) -> Insn {
                 match n {
                     0 => out.r0 = number,
                     1 => out.r1 = number,
-                    // Third operands are CL or a copy of what the form implies.
+                    // The mask of MASKMOVQ and MASKMOVDQU, whose operand 0 is memory.
+                    2 if is_memory(ins.op0_kind()) => out.r0 = number,
+                    // Other third operands are CL.
                     _ => {}
                 }
             }

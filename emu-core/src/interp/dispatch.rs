@@ -7,7 +7,8 @@
 use iced_x86::FlowControl;
 
 use super::{
-    Env, arith, bcd, bit, branch, data, flagops, interrupts, io, muldiv, segops, shift, stack, string, system,
+    Env, arith, bcd, bit, branch, data, flagops, interrupts, io, muldiv, segops, shift, simd, stack, string,
+    system,
 };
 use crate::cpu::{CpuState, Exec, Trap};
 use crate::decode::iced::Decoded;
@@ -29,6 +30,7 @@ const STRAIGHT: &[Family] = &[
     muldiv::select,
     bit::select,
     string::select,
+    simd::select,
     bcd::select,
     flagops::select,
     segops::select,

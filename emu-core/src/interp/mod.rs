@@ -8,7 +8,7 @@
 //! | `stack.rs` `branch.rs` `string.rs` `flagops.rs` | as named |
 //! | `segops.rs` `interrupts.rs` | segment loads, far transfers; INT n, IRET, BOUND |
 //! | `system.rs` `io.rs` | control, debug and model-specific registers, CPUID, HLT; ports |
-//! | `x87*.rs` `mmx.rs` `sse*.rs` | floating point and vectors |
+//! | `simd/` | MMX, SSE, SSE2, SSE3 |
 //! | `dispatch.rs` | instruction → function |
 //! | `env.rs` | memory and bus access |
 
@@ -26,6 +26,7 @@ pub mod muldiv;
 pub mod operand;
 pub mod segops;
 pub mod shift;
+pub mod simd;
 pub mod stack;
 pub mod string;
 pub mod system;
