@@ -25,6 +25,7 @@ use crate::serial::{NullSink, SerialSink};
 use crate::system_ports::SystemPorts;
 use crate::timer::cmos_rtc::{CmosConfig, CmosRtc};
 use crate::timer::pit8254::Pit8254;
+use crate::vga::Vga;
 use crate::virtio::{P9Handler, Slot, VirtioP9, VirtioPci};
 use crate::vmware_port::VmwarePort;
 
@@ -124,9 +125,10 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
         let pm = add(b, Box::new(AcpiPm::new(irq(9))), AcpiPm::PORTS);
         b.pci.add(devfn::PIIX4_PM, pci::config::piix4_pm(), pm);
     }
-    let _ = parts.vga_memory_size;
-    let vga = 0;
-    let _ = window;
+    let vga = add(b, Box::new(Vga::new(parts.vga_memory_size as usize)), Vga::PORTS);
+    window(b, 0xA_0000, 0x2_0000, vga);
+    window(b, u64::from(pci::config::VGA_LFB), u64::from(parts.vga_memory_size), vga);
+    b.pci.add(devfn::VGA, pci::config::vga(parts.vga_memory_size), vga);
 
     let nic = Ne2000Pci::new(pirq_line(devfn::NE2000, 1), parts.mac, Box::new(NoNetwork));
     let nic = add(b, Box::new(nic), Ne2000Pci::PORTS);
@@ -152,5 +154,7 @@ pub(super) fn firmware_defaults(board: &mut Board, wiring: &Wiring) {
     if let Some(keyboard) = board.device_mut::<I8042>(wiring.i8042) {
         keyboard.set_firmware_defaults();
     }
-    let _ = (board, wiring.vga);
+    if let Some(vga) = board.device_mut::<Vga>(wiring.vga) {
+        vga.set_text_mode_3();
+    }
 }
