@@ -308,7 +308,8 @@ impl CpuState {
     /// Loads a segment register's cache and what follows from it (mode key, flat masks).
     pub fn set_segment(&mut self, index: usize, segment: Segment) {
         let bit = 1u8 << index;
-        let flat = segment.is_flat();
+        // With alignment checks on, every access takes the complete path.
+        let flat = segment.is_flat() && !self.alignment_checked;
         let flip = |mask: &mut u8, on: bool| if on { *mask |= bit } else { *mask &= !bit };
         flip(&mut self.flat_read, flat && segment.is_readable());
         flip(&mut self.flat_write, flat && segment.is_writable());
@@ -334,7 +335,13 @@ impl CpuState {
 
     /// Recomputes [`CpuState::alignment_checked`]; after changes of CR0, EFLAGS.AC or CPL.
     pub fn update_alignment_check(&mut self) {
-        self.alignment_checked = self.cpl == 3 && self.cr0 & cr0::AM != 0 && self.eflags & flags::AC != 0;
+        let checked = self.cpl == 3 && self.cr0 & cr0::AM != 0 && self.eflags & flags::AC != 0;
+        if checked != self.alignment_checked {
+            self.alignment_checked = checked;
+            for n in 0..self.seg.len() {
+                self.set_segment(n, self.seg[n]);
+            }
+        }
     }
 
     /// CR0.PE.

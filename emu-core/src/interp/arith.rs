@@ -63,48 +63,115 @@ ops! {
 }
 
 fn binary<W: Width, O: Op, D: Dst, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    match S::fast::<W>(cpu, env, i) {
+        Some(b) if D::fast_update(cpu, env, i, |cpu, a| O::apply(cpu, a, b)) => Ok(()),
+        _ => binary_slow::<W, O, D, S>(cpu, env, i),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn binary_slow<W: Width, O: Op, D: Dst, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     let b: W = S::read(cpu, env, i)?;
     D::update(cpu, env, i, |cpu, a: W| O::apply(cpu, a, b))
 }
 
-fn cmp<W: Width, D: Src, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+/// An operation that only sets flags.
+trait Probe {
+    fn apply<W: Width>(cpu: &mut CpuState, a: W, b: W);
+}
+
+struct Cmp;
+struct Test;
+
+impl Probe for Cmp {
+    #[inline(always)]
+    fn apply<W: Width>(cpu: &mut CpuState, a: W, b: W) {
+        sub(cpu, a, b, 0);
+    }
+}
+
+impl Probe for Test {
+    #[inline(always)]
+    fn apply<W: Width>(cpu: &mut CpuState, a: W, b: W) {
+        cpu.flags = Flags::logic(W::trunc(a.zext() & b.zext()).sext());
+    }
+}
+
+fn probe<W: Width, P: Probe, D: Src, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    match (D::fast::<W>(cpu, env, i), S::fast::<W>(cpu, env, i)) {
+        (Some(a), Some(b)) => {
+            P::apply(cpu, a, b);
+            Ok(())
+        }
+        _ => probe_slow::<W, P, D, S>(cpu, env, i),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn probe_slow<W: Width, P: Probe, D: Src, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     let a: W = D::read(cpu, env, i)?;
     let b: W = S::read(cpu, env, i)?;
-    sub(cpu, a, b, 0);
+    P::apply(cpu, a, b);
     Ok(())
 }
 
-fn test<W: Width, D: Src, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
-    let a: W = D::read(cpu, env, i)?;
-    let b: W = S::read(cpu, env, i)?;
-    cpu.flags = Flags::logic(W::trunc(a.zext() & b.zext()).sext());
-    Ok(())
+/// A one-operand operation.
+trait Unary {
+    fn apply<W: Width>(cpu: &mut CpuState, a: W) -> W;
 }
 
-fn inc<W: Width, D: Dst>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
-    D::update(cpu, env, i, |cpu, a: W| {
+struct Inc;
+struct Dec;
+struct Neg;
+struct Not;
+
+impl Unary for Inc {
+    #[inline(always)]
+    fn apply<W: Width>(cpu: &mut CpuState, a: W) -> W {
         let cf = cpu.flags.cf();
         let r = add(cpu, a, W::trunc(1), 0);
         cpu.flags.set_cf(cf);
         r
-    })
+    }
 }
 
-fn dec<W: Width, D: Dst>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
-    D::update(cpu, env, i, |cpu, a: W| {
+impl Unary for Dec {
+    #[inline(always)]
+    fn apply<W: Width>(cpu: &mut CpuState, a: W) -> W {
         let cf = cpu.flags.cf();
         let r = sub(cpu, a, W::trunc(1), 0);
         cpu.flags.set_cf(cf);
         r
-    })
+    }
 }
 
-fn neg<W: Width, D: Dst>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
-    D::update(cpu, env, i, |cpu, a: W| sub(cpu, W::trunc(0), a, 0))
+impl Unary for Neg {
+    #[inline(always)]
+    fn apply<W: Width>(cpu: &mut CpuState, a: W) -> W {
+        sub(cpu, W::trunc(0), a, 0)
+    }
 }
 
-fn not<W: Width, D: Dst>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
-    D::update(cpu, env, i, |_, a: W| W::trunc(!a.zext()))
+impl Unary for Not {
+    #[inline(always)]
+    fn apply<W: Width>(_: &mut CpuState, a: W) -> W {
+        W::trunc(!a.zext())
+    }
+}
+
+fn unary<W: Width, O: Unary, D: Dst>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    if D::fast_update(cpu, env, i, |cpu, a: W| O::apply(cpu, a)) {
+        return Ok(());
+    }
+    unary_slow::<W, O, D>(cpu, env, i)
+}
+
+#[cold]
+#[inline(never)]
+fn unary_slow<W: Width, O: Unary, D: Dst>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    D::update(cpu, env, i, |cpu, a: W| O::apply(cpu, a))
 }
 
 fn forms<O: Op>(d: &Decoded<'_>) -> Option<ExecFn> {
@@ -118,6 +185,24 @@ fn forms<O: Op>(d: &Decoded<'_>) -> Option<ExecFn> {
     }
 }
 
+fn probes<P: Probe>(d: &Decoded<'_>) -> Option<ExecFn> {
+    match d.form {
+        Form::RR => by_width!(d.size, probe, P, R0, R1),
+        Form::RM => by_width!(d.size, probe, P, R0, M),
+        Form::MR => by_width!(d.size, probe, P, M, R1),
+        Form::RI => by_width!(d.size, probe, P, R0, Imm),
+        Form::MI => by_width!(d.size, probe, P, M, Imm),
+        _ => None,
+    }
+}
+
+fn unaries<O: Unary>(d: &Decoded<'_>) -> Option<ExecFn> {
+    match d.form {
+        Form::R => by_width!(d.size, unary, O, R0),
+        _ => by_width!(d.size, unary, O, M),
+    }
+}
+
 /// Dispatch rows of this family.
 pub(super) fn select(d: &Decoded<'_>) -> Option<ExecFn> {
     match d.mnemonic {
@@ -128,29 +213,12 @@ pub(super) fn select(d: &Decoded<'_>) -> Option<ExecFn> {
         Mnemonic::And => forms::<And>(d),
         Mnemonic::Or => forms::<Or>(d),
         Mnemonic::Xor => forms::<Xor>(d),
-        Mnemonic::Cmp => match d.form {
-            Form::RR => by_width!(d.size, cmp, R0, R1),
-            Form::RM => by_width!(d.size, cmp, R0, M),
-            Form::MR => by_width!(d.size, cmp, M, R1),
-            Form::RI => by_width!(d.size, cmp, R0, Imm),
-            Form::MI => by_width!(d.size, cmp, M, Imm),
-            _ => None,
-        },
-        Mnemonic::Test => match d.form {
-            Form::RR => by_width!(d.size, test, R0, R1),
-            Form::MR => by_width!(d.size, test, M, R1),
-            Form::RI => by_width!(d.size, test, R0, Imm),
-            Form::MI => by_width!(d.size, test, M, Imm),
-            _ => None,
-        },
-        Mnemonic::Inc if d.form == Form::R => by_width!(d.size, inc, R0),
-        Mnemonic::Inc => by_width!(d.size, inc, M),
-        Mnemonic::Dec if d.form == Form::R => by_width!(d.size, dec, R0),
-        Mnemonic::Dec => by_width!(d.size, dec, M),
-        Mnemonic::Neg if d.form == Form::R => by_width!(d.size, neg, R0),
-        Mnemonic::Neg => by_width!(d.size, neg, M),
-        Mnemonic::Not if d.form == Form::R => by_width!(d.size, not, R0),
-        Mnemonic::Not => by_width!(d.size, not, M),
+        Mnemonic::Cmp => probes::<Cmp>(d),
+        Mnemonic::Test => probes::<Test>(d),
+        Mnemonic::Inc => unaries::<Inc>(d),
+        Mnemonic::Dec => unaries::<Dec>(d),
+        Mnemonic::Neg => unaries::<Neg>(d),
+        Mnemonic::Not => unaries::<Not>(d),
         _ => None,
     }
 }

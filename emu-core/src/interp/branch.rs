@@ -45,6 +45,16 @@ fn call<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, target: u32) -> Exec {
     if target > cpu.seg[seg::CS].limit {
         return Err(Trap::GP0);
     }
+    if env.fast_push(cpu, W::trunc(cpu.eip)) {
+        cpu.eip = target;
+        return Ok(());
+    }
+    call_slow::<W>(cpu, env, target)
+}
+
+#[cold]
+#[inline(never)]
+fn call_slow<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, target: u32) -> Exec {
     env.push(cpu, W::trunc(cpu.eip))?;
     cpu.eip = target;
     Ok(())
@@ -61,6 +71,19 @@ fn call_near<W: Width, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) 
 }
 
 fn ret<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    match env.fast_top::<W>(cpu) {
+        Some(target) if target.zext() <= cpu.seg[seg::CS].limit => {
+            cpu.eip = target.zext();
+            cpu.gpr[gpr::ESP] = cpu.gpr[gpr::ESP].wrapping_add(W::BYTES).wrapping_add(i.imm & 0xFFFF);
+            Ok(())
+        }
+        _ => ret_slow::<W>(cpu, env, i),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn ret_slow<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     let target: W = env.peek(cpu, 0)?;
     jump_to(cpu, target.zext())?;
     cpu.set_sp(cpu.sp().wrapping_add(W::BYTES).wrapping_add(i.imm & 0xFFFF));

@@ -11,19 +11,43 @@ use crate::decode::iced::{Decoded, Form};
 use crate::decode::{ExecFn, Insn};
 
 fn mov<W: Width, D: Dst, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    match S::fast::<W>(cpu, env, i) {
+        Some(v) if D::fast_write(cpu, env, i, v) => Ok(()),
+        _ => mov_slow::<W, D, S>(cpu, env, i),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn mov_slow<W: Width, D: Dst, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     let v: W = S::read(cpu, env, i)?;
     D::write(cpu, env, i, v)
 }
 
-fn movzx<W: Width, N: Width, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
-    let v: N = S::read(cpu, env, i)?;
-    W::set(cpu, i.r0, W::trunc(v.zext()));
-    Ok(())
+/// MOVZX and MOVSX from `N` to `W`.
+fn extend<W: Width, N: Width, S: Src, const SIGNED: bool>(
+    cpu: &mut CpuState,
+    env: &mut Env<'_>,
+    i: &Insn,
+) -> Exec {
+    match S::fast::<N>(cpu, env, i) {
+        Some(v) => {
+            W::set(cpu, i.r0, W::trunc(if SIGNED { v.sext() } else { v.zext() }));
+            Ok(())
+        }
+        None => extend_slow::<W, N, S, SIGNED>(cpu, env, i),
+    }
 }
 
-fn movsx<W: Width, N: Width, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+#[cold]
+#[inline(never)]
+fn extend_slow<W: Width, N: Width, S: Src, const SIGNED: bool>(
+    cpu: &mut CpuState,
+    env: &mut Env<'_>,
+    i: &Insn,
+) -> Exec {
     let v: N = S::read(cpu, env, i)?;
-    W::set(cpu, i.r0, W::trunc(v.sext()));
+    W::set(cpu, i.r0, W::trunc(if SIGNED { v.sext() } else { v.zext() }));
     Ok(())
 }
 
@@ -194,10 +218,10 @@ fn extension(d: &Decoded<'_>) -> Option<ExecFn> {
     macro_rules! pick {
         ($w:ty, $n:ty) => {
             match (signed, register) {
-                (false, true) => Some(movzx::<$w, $n, R1> as ExecFn),
-                (false, false) => Some(movzx::<$w, $n, M> as ExecFn),
-                (true, true) => Some(movsx::<$w, $n, R1> as ExecFn),
-                (true, false) => Some(movsx::<$w, $n, M> as ExecFn),
+                (false, true) => Some(extend::<$w, $n, R1, false> as ExecFn),
+                (false, false) => Some(extend::<$w, $n, M, false> as ExecFn),
+                (true, true) => Some(extend::<$w, $n, R1, true> as ExecFn),
+                (true, false) => Some(extend::<$w, $n, M, true> as ExecFn),
             }
         };
     }

@@ -7,7 +7,7 @@
 use crate::bus::{AccessSize, CpuContext, SystemBus};
 use crate::cpu::paging::{self, Access};
 use crate::cpu::tlb::Scalar;
-use crate::cpu::{CpuState, Exec, Trap, debug_regs, seg};
+use crate::cpu::{CpuState, Exec, Trap, debug_regs, gpr, seg};
 use crate::decode::Insn;
 use crate::engine::EngineStats;
 use crate::mem::{Memory, PageKind};
@@ -277,6 +277,62 @@ impl Env<'_> {
         } else {
             check_write(cpu, s, offset, size)
         }
+    }
+
+    /// Reads the instruction's memory operand if segment and page are unremarkable. An access that
+    /// wraps at 4 GiB crosses a page, so it is never fast.
+    #[inline(always)]
+    pub fn fast_load<T: Scalar>(&self, cpu: &CpuState, i: &Insn) -> Option<T> {
+        if cpu.flat_read >> (i.seg & 7) & 1 == 0 {
+            return None;
+        }
+        self.mem.fast_read(i.ea(cpu))
+    }
+
+    /// Writes the instruction's memory operand if segment and page are unremarkable.
+    #[inline(always)]
+    #[must_use]
+    pub fn fast_store<T: Scalar>(&mut self, cpu: &CpuState, i: &Insn, value: T) -> bool {
+        cpu.flat_write >> (i.seg & 7) & 1 != 0 && self.mem.fast_write(i.ea(cpu), value)
+    }
+
+    /// Read-modify-write of the memory operand if segment and page are unremarkable.
+    #[inline(always)]
+    #[must_use]
+    pub fn fast_modify<T: Scalar>(
+        &mut self,
+        cpu: &mut CpuState,
+        i: &Insn,
+        f: impl FnOnce(&mut CpuState, T) -> T,
+    ) -> bool {
+        if cpu.flat_write >> (i.seg & 7) & 1 == 0 {
+            return false;
+        }
+        let lin = i.ea(cpu);
+        let Some(old) = self.mem.fast_read_for_write(lin) else { return false };
+        let new = f(cpu, old);
+        self.mem.fast_write(lin, new)
+    }
+
+    /// Pushes if the stack is a flat 32-bit one and its page unremarkable.
+    #[inline(always)]
+    #[must_use]
+    pub fn fast_push<T: Scalar>(&mut self, cpu: &mut CpuState, value: T) -> bool {
+        let sp = cpu.gpr[gpr::ESP].wrapping_sub(size_of::<T>() as u32);
+        if !cpu.mode.stack32() || cpu.flat_write >> seg::SS & 1 == 0 || !self.mem.fast_write(sp, value) {
+            return false;
+        }
+        cpu.gpr[gpr::ESP] = sp;
+        true
+    }
+
+    /// Reads the top of a flat 32-bit stack if its page is unremarkable; ESP does not change.
+    #[inline(always)]
+    pub fn fast_top<T: Scalar>(&self, cpu: &CpuState) -> Option<T> {
+        if !cpu.mode.stack32() || cpu.flat_read >> seg::SS & 1 == 0 {
+            return None;
+        }
+        self.mem.fast_read(cpu.gpr[gpr::ESP])
     }
 
     /// Reads the instruction's memory operand.

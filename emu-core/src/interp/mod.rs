@@ -408,23 +408,24 @@ impl Interpreter {
     #[inline(always)]
     fn run_block(cpu: &mut CpuState, env: &mut Env<'_>, insns: &[Insn]) -> Option<Trap> {
         let base = cpu.eip;
-        env.index = 0;
         let mut start = base;
+        let mut done = 0;
         for insn in insns {
+            env.index = done;
             let next = base.wrapping_add(u32::from(insn.end));
             cpu.eip = next;
             if let Err(trap) = (insn.exec)(cpu, env, insn) {
                 cpu.eip = start;
-                cpu.retired += u64::from(env.index);
+                cpu.retired += u64::from(done);
                 return Some(trap);
             }
             start = next;
-            env.index += 1;
-            if env.index >= env.limit {
+            done += 1;
+            if env.limit == 0 {
                 break;
             }
         }
-        cpu.retired += u64::from(env.index);
+        cpu.retired += u64::from(done);
         None
     }
 }

@@ -99,9 +99,15 @@ impl Width for u32 {
 }
 
 /// Where a value is read from.
+///
+/// The `fast` forms do the whole access if nothing about it is unusual and nothing at all otherwise;
+/// the caller then starts again with the complete form. Kept apart like this, the hot instruction
+/// functions call nothing and need no stack frame.
 pub trait Src {
     /// Reads it.
     fn read<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec<W>;
+    /// Reads it if that takes no slow path.
+    fn fast<W: Width>(cpu: &CpuState, env: &Env<'_>, i: &Insn) -> Option<W>;
 }
 
 /// Where a result goes, and where the first operand comes from.
@@ -115,6 +121,17 @@ pub trait Dst: Src {
         i: &Insn,
         f: impl FnOnce(&mut CpuState, W) -> W,
     ) -> Exec;
+    /// Writes it if that takes no slow path.
+    #[must_use]
+    fn fast_write<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn, v: W) -> bool;
+    /// Read-modify-write if that takes no slow path; else `f` is not called.
+    #[must_use]
+    fn fast_update<W: Width>(
+        cpu: &mut CpuState,
+        env: &mut Env<'_>,
+        i: &Insn,
+        f: impl FnOnce(&mut CpuState, W) -> W,
+    ) -> bool;
 }
 
 /// Register named by operand 0.
@@ -135,12 +152,20 @@ impl Src for R0 {
     fn read<W: Width>(cpu: &mut CpuState, _: &mut Env<'_>, i: &Insn) -> Exec<W> {
         Ok(W::get(cpu, i.r0))
     }
+    #[inline(always)]
+    fn fast<W: Width>(cpu: &CpuState, _: &Env<'_>, i: &Insn) -> Option<W> {
+        Some(W::get(cpu, i.r0))
+    }
 }
 
 impl Src for R1 {
     #[inline(always)]
     fn read<W: Width>(cpu: &mut CpuState, _: &mut Env<'_>, i: &Insn) -> Exec<W> {
         Ok(W::get(cpu, i.r1))
+    }
+    #[inline(always)]
+    fn fast<W: Width>(cpu: &CpuState, _: &Env<'_>, i: &Insn) -> Option<W> {
+        Some(W::get(cpu, i.r1))
     }
 }
 
@@ -149,12 +174,20 @@ impl Src for M {
     fn read<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec<W> {
         env.load(cpu, i)
     }
+    #[inline(always)]
+    fn fast<W: Width>(cpu: &CpuState, env: &Env<'_>, i: &Insn) -> Option<W> {
+        env.fast_load(cpu, i)
+    }
 }
 
 impl Src for Imm {
     #[inline(always)]
     fn read<W: Width>(_: &mut CpuState, _: &mut Env<'_>, i: &Insn) -> Exec<W> {
         Ok(W::trunc(i.imm))
+    }
+    #[inline(always)]
+    fn fast<W: Width>(_: &CpuState, _: &Env<'_>, i: &Insn) -> Option<W> {
+        Some(W::trunc(i.imm))
     }
 }
 
@@ -163,12 +196,20 @@ impl Src for One {
     fn read<W: Width>(_: &mut CpuState, _: &mut Env<'_>, _: &Insn) -> Exec<W> {
         Ok(W::trunc(1))
     }
+    #[inline(always)]
+    fn fast<W: Width>(_: &CpuState, _: &Env<'_>, _: &Insn) -> Option<W> {
+        Some(W::trunc(1))
+    }
 }
 
 impl Src for Cl {
     #[inline(always)]
     fn read<W: Width>(cpu: &mut CpuState, _: &mut Env<'_>, _: &Insn) -> Exec<W> {
         Ok(W::trunc(u32::from(cpu.r8(1))))
+    }
+    #[inline(always)]
+    fn fast<W: Width>(cpu: &CpuState, _: &Env<'_>, _: &Insn) -> Option<W> {
+        Some(W::trunc(u32::from(cpu.r8(1))))
     }
 }
 
@@ -190,6 +231,22 @@ impl Dst for R0 {
         W::set(cpu, i.r0, new);
         Ok(())
     }
+    #[inline(always)]
+    fn fast_write<W: Width>(cpu: &mut CpuState, _: &mut Env<'_>, i: &Insn, v: W) -> bool {
+        W::set(cpu, i.r0, v);
+        true
+    }
+    #[inline(always)]
+    fn fast_update<W: Width>(
+        cpu: &mut CpuState,
+        _: &mut Env<'_>,
+        i: &Insn,
+        f: impl FnOnce(&mut CpuState, W) -> W,
+    ) -> bool {
+        let new = f(cpu, W::get(cpu, i.r0));
+        W::set(cpu, i.r0, new);
+        true
+    }
 }
 
 impl Dst for M {
@@ -205,6 +262,19 @@ impl Dst for M {
         f: impl FnOnce(&mut CpuState, W) -> W,
     ) -> Exec {
         env.update(cpu, i, f)
+    }
+    #[inline(always)]
+    fn fast_write<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn, v: W) -> bool {
+        env.fast_store(cpu, i, v)
+    }
+    #[inline(always)]
+    fn fast_update<W: Width>(
+        cpu: &mut CpuState,
+        env: &mut Env<'_>,
+        i: &Insn,
+        f: impl FnOnce(&mut CpuState, W) -> W,
+    ) -> bool {
+        env.fast_modify(cpu, i, f)
     }
 }
 

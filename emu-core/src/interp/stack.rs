@@ -12,6 +12,15 @@ use crate::decode::iced::{Decoded, Form};
 use crate::decode::{ExecFn, Insn};
 
 fn push<W: Width, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    match S::fast::<W>(cpu, env, i) {
+        Some(v) if env.fast_push(cpu, v) => Ok(()),
+        _ => push_slow::<W, S>(cpu, env, i),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn push_slow<W: Width, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     let v: W = S::read(cpu, env, i)?;
     env.push(cpu, v)
 }
@@ -30,6 +39,19 @@ fn push_seg<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
 }
 
 fn pop_r<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    match env.fast_top::<W>(cpu) {
+        Some(v) => {
+            cpu.gpr[gpr::ESP] = cpu.gpr[gpr::ESP].wrapping_add(W::BYTES);
+            W::set(cpu, i.r0, v);
+            Ok(())
+        }
+        None => pop_r_slow::<W>(cpu, env, i),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn pop_r_slow<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     let v: W = env.pop(cpu)?;
     W::set(cpu, i.r0, v);
     Ok(())
