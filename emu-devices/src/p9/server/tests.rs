@@ -650,6 +650,10 @@ fn restore_drops_what_refers_to_nothing() {
     client.server.restore(saved).unwrap();
     assert_eq!((client.server.fid_count(), client.server.msize()), (1, limits::MIN_MSIZE));
     assert_eq!(client.server.save().unwrap().locks, []);
+    let mut saved = client.server.save().unwrap();
+    saved.msize = u32::MAX;
+    client.server.restore(saved).unwrap();
+    assert_eq!(client.server.msize(), limits::MAX_RESTORED_MSIZE);
     assert_eq!(client.held(), (1, 0));
 }
 
