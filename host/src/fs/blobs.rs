@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::limits;
+use crate::limits;
 
 /// Window of a zstd frame we accept: 2 to the power of this (128 MiB, as v86).
 const ZSTD_WINDOW_LOG: u32 = 27;
@@ -48,7 +48,7 @@ pub enum BlobError {
         found: String,
     },
     /// What comes out of a `.zst` file has to be in memory, and this is too much.
-    #[error("Compressed files of more than {} bytes cannot be used", limits::MAX_UNPACKED)]
+    #[error("Compressed files of more than {} bytes cannot be used", limits::MAX_UNPACKED_BLOB)]
     TooLarge,
     /// It could not be read or decompressed.
     #[error("{0}")]
@@ -181,7 +181,7 @@ impl BlobSource for MemoryBlobs {
 /// drive letters and control characters.
 pub fn is_valid_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..")
-        && name.len() <= limits::MAX_NAME
+        && name.len() <= limits::MAX_FILE_NAME
         && !name.contains(|character: char| matches!(character, '/' | '\\' | ':') || character.is_control())
 }
 
@@ -240,7 +240,7 @@ pub fn load(source: &dyn BlobSource, name: &str, size: u64) -> Result<Blob, Blob
     }
     let raw = source.open(name)?;
     let blob = if name.ends_with(".zst") {
-        if size > limits::MAX_UNPACKED {
+        if size > limits::MAX_UNPACKED_BLOB {
             return Err(BlobError::TooLarge);
         }
         let unpacked = match raw {
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn load_compressed_beyond_limit_is_refused() {
-        let error = load(&memory("x.zst", HELLO), "x.zst", limits::MAX_UNPACKED + 1).unwrap_err();
+        let error = load(&memory("x.zst", HELLO), "x.zst", limits::MAX_UNPACKED_BLOB + 1).unwrap_err();
         assert!(matches!(error, BlobError::TooLarge));
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use emu_devices::p9::Errno;
 
 use super::blobs::{self, Blob, BlobError, BlobSource};
-use super::limits;
+use crate::limits;
 
 /// Number of a content file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -170,9 +170,9 @@ impl BlobCache {
     /// Drops what is too much, but not `keep`.
     fn make_room(&mut self, keep: Option<BlobId>) {
         loop {
-            let too_much = self.memory[0] > self.budget || self.files > limits::MAX_OPEN_BLOBS;
-            let far_too_much = self.memory() > self.budget.max(limits::MAX_PINNED_BYTES)
-                || self.files > limits::MAX_OPEN_BLOBS;
+            let too_much = self.memory[0] > self.budget || self.files > limits::OPEN_BLOBS;
+            let far_too_much =
+                self.memory() > self.budget.max(limits::BLOB_PINNED) || self.files > limits::OPEN_BLOBS;
             let victim = self.order.iter().find(|(_, id)| Some(**id) != keep);
             match victim.map(|((pinned, _), id)| (*pinned, *id)) {
                 Some((false, id)) if too_much || far_too_much => self.unload(id),
@@ -267,12 +267,12 @@ mod tests {
     #[test]
     fn pinned_contents_beyond_limit_are_dropped() {
         let (mut cache, _, _) = cache(0);
-        let size = limits::MAX_PINNED_BYTES / 4 + 1;
+        let size = limits::BLOB_PINNED / 4 + 1;
         for i in 0..5 {
             let id = cache.register(&format!("{size}-{i}"), size);
             cache.pin(id);
             cache.read(id, 0, &mut [0]).unwrap();
-            assert!(cache.memory() <= limits::MAX_PINNED_BYTES);
+            assert!(cache.memory() <= limits::BLOB_PINNED);
         }
         assert_eq!(cache.memory(), 3 * size);
     }
@@ -315,7 +315,7 @@ mod tests {
             0,
             Box::new(|message| panic!("{message}")),
         );
-        for i in 0..limits::MAX_OPEN_BLOBS + 10 {
+        for i in 0..limits::OPEN_BLOBS + 10 {
             let name = format!("large-{i}");
             if i > 0 {
                 std::fs::hard_link(&path, dir.path().join(&name)).unwrap();
@@ -323,9 +323,9 @@ mod tests {
             let id = cache.register(&name, size);
             cache.pin(id);
             cache.read(id, size - 1, &mut [0]).unwrap();
-            assert!(cache.files <= limits::MAX_OPEN_BLOBS);
+            assert!(cache.files <= limits::OPEN_BLOBS);
         }
-        assert_eq!(cache.files, limits::MAX_OPEN_BLOBS);
+        assert_eq!(cache.files, limits::OPEN_BLOBS);
         assert_eq!(cache.memory(), 0);
     }
 }

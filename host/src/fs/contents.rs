@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use emu_devices::p9::Errno;
 
 use super::cache::{BlobCache, BlobId};
-use super::limits;
+use crate::limits;
 
 /// Largest chunk in bytes.
 pub const CHUNK: u64 = 64 << 10;

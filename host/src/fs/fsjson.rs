@@ -18,7 +18,7 @@ use emu_devices::p9::fs::mode;
 
 use super::blobs;
 use super::json::{JsonError, Lexer, Number};
-use super::limits;
+use crate::limits;
 
 /// Number of an object: 0 is the root, *n* is `rows[n - 1]`.
 pub type Index = u32;
@@ -260,8 +260,10 @@ impl Parser<'_> {
             first = self.row(parent)?;
             if first {
                 open.push(self.rows.len() as Index);
-                if open.len() > limits::MAX_DEPTH {
-                    return self.lexer.error(format!("more than {} directories deep", limits::MAX_DEPTH));
+                if open.len() > limits::MAX_TREE_DEPTH {
+                    return self
+                        .lexer
+                        .error(format!("more than {} directories deep", limits::MAX_TREE_DEPTH));
                 }
             }
         }
@@ -314,7 +316,7 @@ impl Parser<'_> {
                 self.context.field = "link target";
                 self.next_element("a string")?;
                 let target = self.lexer.string()?;
-                if target.is_empty() || target.contains(&0) || target.len() > limits::MAX_TARGET {
+                if target.is_empty() || target.contains(&0) || target.len() > limits::MAX_LINK_TARGET {
                     return self.lexer.error("no possible target of a link");
                 }
                 row.body = RowBody::Symlink(target.into());
@@ -406,14 +408,16 @@ pub(super) fn bad_name(name: &[u8]) -> Option<String> {
         b"." | b".." => Some("'.' and '..' are not allowed".into()),
         _ if name.contains(&b'/') => Some("contains '/'".into()),
         _ if name.contains(&0) => Some("contains a NUL character".into()),
-        _ if name.len() > limits::MAX_NAME => Some(format!("longer than {} bytes", limits::MAX_NAME)),
+        _ if name.len() > limits::MAX_FILE_NAME => {
+            Some(format!("longer than {} bytes", limits::MAX_FILE_NAME))
+        }
         _ => None,
     }
 }
 
 /// A name for messages: without control characters, and not longer than a name may be.
 pub(super) fn printable(name: &[u8]) -> String {
-    let shown = name.get(..limits::MAX_NAME).unwrap_or(name);
+    let shown = name.get(..limits::MAX_FILE_NAME).unwrap_or(name);
     let mut text = String::new();
     for character in String::from_utf8_lossy(shown).chars() {
         if character.is_control() {

@@ -6,12 +6,11 @@
 //! [`Filesystem`](emu_devices::p9::Filesystem) for the 9P server.
 
 pub mod blobs;
-pub mod boot_files;
 pub mod cache;
 pub mod contents;
 pub mod fsjson;
+mod guest_tree;
 mod json;
-pub mod limits;
 pub mod overlay;
 mod saving;
 #[cfg(test)]

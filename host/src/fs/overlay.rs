@@ -23,8 +23,8 @@ use super::blobs::BlobSource;
 use super::cache::{BlobCache, BlobId, Warn};
 use super::contents::Contents;
 use super::fsjson::{self, FsJson, FsJsonError, RowBody};
-use super::limits;
 use super::tree::{Body, Directory, Ino, Inode, Name, ROOT, Tree};
+use crate::limits;
 
 /// Owner of what a guest makes without saying who it is ("nobody").
 const NOBODY: u32 = 65534;
@@ -34,6 +34,9 @@ const DIRECTORY_SIZE: u64 = 4096;
 
 /// Block size of statfs and preferred size of transfers.
 const BLOCK_SIZE: u32 = 8192;
+
+/// Size of the file system that statfs reports, in bytes (v86's figure).
+const TOTAL_BYTES: u64 = 256 << 30;
 
 /// Inodes that statfs says can be made.
 const FREE_INODES: u64 = 1 << 20;
@@ -71,7 +74,7 @@ pub struct OverlayOptions {
 impl OverlayOptions {
     /// Default limits.
     pub fn new(clock: Clock, warn: Warn) -> Self {
-        Self { limit: limits::DEFAULT_OVERLAY_BYTES, cache: limits::DEFAULT_CACHE_BYTES, clock, warn }
+        Self { limit: limits::OVERLAY_BYTES, cache: limits::BLOB_CACHE, clock, warn }
     }
 }
 
@@ -133,7 +136,7 @@ impl Overlay {
             handles: Vec::new(),
             free_handles: Vec::new(),
             limit,
-            total: limits::TOTAL_BYTES,
+            total: TOTAL_BYTES,
             used: index.size,
         }
     }
@@ -147,10 +150,14 @@ impl Overlay {
             .collect())
     }
 
-    /// Contents of a regular file. Symbolic links are not followed.
-    pub fn read_file(&mut self, path: impl AsRef<[u8]>) -> Result<Vec<u8>> {
+    /// Contents of a regular file; EFBIG if it is larger than `limit` bytes. Symbolic links are not
+    /// followed.
+    pub fn read_file(&mut self, path: impl AsRef<[u8]>, limit: u64) -> Result<Vec<u8>> {
         let ino = self.resolve(path.as_ref())?;
         let Body::File(contents) = &self.tree.get(ino)?.body else { return Err(Errno::EISDIR) };
+        if contents.size() > limit {
+            return Err(Errno::EFBIG);
+        }
         let mut bytes = vec![0; usize::try_from(contents.size()).map_err(|_| Errno::EFBIG)?];
         let count = contents.read(0, &mut bytes, &mut self.cache)?;
         bytes.truncate(count);
@@ -570,7 +577,7 @@ impl Filesystem for Overlay {
             files: self.tree.count(),
             ffree: FREE_INODES,
             fsid: 0,
-            namelen: limits::MAX_NAME as u32,
+            namelen: limits::MAX_FILE_NAME as u32,
         })
     }
 

@@ -9,9 +9,9 @@ use super::blobs;
 use super::cache::BlobCache;
 use super::contents::Contents;
 use super::fsjson::{bad_name, unix_mode};
-use super::limits;
 use super::overlay::Overlay;
 use super::tree::{Body, Directory, Ino, Inode, ROOT, Tree, mode_fits};
+use crate::limits;
 
 /// Names in a directory.
 type Listing = Vec<(Vec<u8>, SavedIndex)>;
@@ -158,7 +158,7 @@ fn restore_inode(
         SavedBody::File(SavedContents::Bytes(bytes)) => Body::File(Contents::from_bytes(&bytes, saved.size)),
         SavedBody::File(SavedContents::Changed) => return Err(wrong("its contents are missing")),
         SavedBody::Symlink(target) => {
-            if target.len() > limits::MAX_TARGET {
+            if target.len() > limits::MAX_LINK_TARGET {
                 return Err(wrong("its target is too long"));
             }
             Body::Symlink(target.into())

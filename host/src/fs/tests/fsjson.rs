@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::fs::fsjson::{FsJson, FsJsonError, RowBody, parse, unix_mode};
-use crate::fs::limits;
 use crate::fs::tests::SAMPLE;
+use crate::limits;
 
 fn with_rows(rows: &str) -> Result<FsJson, FsJsonError> {
     parse(format!("{{\"fsroot\":[{rows}],\"version\":3,\"size\":0}}").as_bytes(), "fs.json")
@@ -175,19 +175,19 @@ fn parse_depth_limit_is_enforced() {
         let rows = r#"["d",0,0,16877,0,0,["#.repeat(depth) + &"]]".repeat(depth);
         with_rows(&rows)
     };
-    assert_eq!(nested(limits::MAX_DEPTH - 1).unwrap().rows.len(), limits::MAX_DEPTH - 1);
-    assert!(error_of(nested(limits::MAX_DEPTH)).contains("more than 1024 directories deep"));
+    assert_eq!(nested(limits::MAX_TREE_DEPTH - 1).unwrap().rows.len(), limits::MAX_TREE_DEPTH - 1);
+    assert!(error_of(nested(limits::MAX_TREE_DEPTH)).contains("more than 1024 directories deep"));
     assert!(nested(1_000_000).is_err());
 }
 
 #[test]
 fn parse_name_and_target_limits_are_enforced() {
     let file = |length: usize| with_rows(&format!(r#"["{}",0,0,33188,0,0]"#, "n".repeat(length)));
-    assert!(file(limits::MAX_NAME).is_ok());
-    assert!(error_of(file(limits::MAX_NAME + 1)).ends_with("…: name: longer than 255 bytes"));
+    assert!(file(limits::MAX_FILE_NAME).is_ok());
+    assert!(error_of(file(limits::MAX_FILE_NAME + 1)).ends_with("…: name: longer than 255 bytes"));
     let link = |length: usize| with_rows(&format!(r#"["l",0,0,41471,0,0,"{}"]"#, "t".repeat(length)));
-    assert!(link(limits::MAX_TARGET).is_ok());
-    assert!(link(limits::MAX_TARGET + 1).is_err());
+    assert!(link(limits::MAX_LINK_TARGET).is_ok());
+    assert!(link(limits::MAX_LINK_TARGET + 1).is_err());
 }
 
 #[test]

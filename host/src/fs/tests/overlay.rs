@@ -11,8 +11,8 @@ use super::client::{Client, ROOT};
 use super::fsjson::many_files;
 use super::{SAMPLE, blobs, large, options, overlay};
 use crate::fs::blobs::{DirectoryBlobs, MemoryBlobs};
-use crate::fs::limits;
 use crate::fs::overlay::Overlay;
+use crate::limits;
 
 fn client() -> Client {
     Client::new(overlay(SAMPLE))
@@ -270,7 +270,7 @@ fn statfs_is_v86s_with_what_was_added() {
     };
     let [blocks, bfree, bavail, files, ffree] = statfs(&mut client);
     assert_eq!((blocks, bfree, files, ffree), (1 << 25, (1 << 25) - 204113u64.div_ceil(8192), 7, 1 << 20));
-    assert_eq!(bavail, limits::DEFAULT_OVERLAY_BYTES / 8192);
+    assert_eq!(bavail, limits::OVERLAY_BYTES / 8192);
     client.create("/", "f", 1).unwrap();
     client.write(1, 0, &[0; 500_000]).unwrap();
     let [_, after, available, files, _] = statfs(&mut client);
@@ -314,13 +314,13 @@ fn overlay_limit_is_enospc_and_removing_makes_room() {
 #[test]
 fn host_reads_files_and_directories() {
     let mut overlay = overlay(SAMPLE);
-    assert_eq!(overlay.read_file("/etc/motd").unwrap(), b"hello");
-    assert!(overlay.read_file("etc//large").unwrap() == large());
-    assert_eq!(overlay.read_file("/lib/motd"), Err(Errno::ENOTDIR), "links are not followed");
-    assert_eq!(overlay.read_file("/etc"), Err(Errno::EISDIR));
-    assert_eq!(overlay.read_file("/etc/motd/x"), Err(Errno::ENOTDIR));
-    assert_eq!(overlay.read_file("/etc/../etc/motd"), Err(Errno::ENOENT));
-    assert_eq!(overlay.read_file("/etc/missing"), Err(Errno::EIO));
+    assert_eq!(overlay.read_file("/etc/motd", 1 << 20).unwrap(), b"hello");
+    assert!(overlay.read_file("etc//large", 1 << 20).unwrap() == large());
+    assert_eq!(overlay.read_file("/lib/motd", 1 << 20), Err(Errno::ENOTDIR), "links are not followed");
+    assert_eq!(overlay.read_file("/etc", 1 << 20), Err(Errno::EISDIR));
+    assert_eq!(overlay.read_file("/etc/motd/x", 1 << 20), Err(Errno::ENOTDIR));
+    assert_eq!(overlay.read_file("/etc/../etc/motd", 1 << 20), Err(Errno::ENOENT));
+    assert_eq!(overlay.read_file("/etc/missing", 1 << 20), Err(Errno::EIO));
     let names: Vec<_> =
         overlay.list_dir("/etc").unwrap().into_iter().map(|(name, _)| name.to_vec()).collect();
     assert_eq!(names, [&b"motd"[..], b"large", b"wrong", b"missing"]);

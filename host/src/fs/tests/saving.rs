@@ -8,8 +8,8 @@ use emu_devices::p9::{Errno, Server};
 
 use super::client::Client;
 use super::{SAMPLE, blobs, options, overlay};
-use crate::fs::limits;
 use crate::fs::overlay::Overlay;
+use crate::limits;
 
 fn empty() -> Overlay {
     Overlay::empty(Arc::new(blobs()), options().0)
@@ -169,7 +169,7 @@ fn restore_tree_of_v86_is_taken_over() {
     for (path, contents) in
         [("/f", b"hello"), ("/sub/same", b"hello"), ("/long", b"more "), ("/short", b"\0\0\0\0\0")]
     {
-        assert_eq!(overlay.read_file(path).unwrap(), contents, "{path}");
+        assert_eq!(overlay.read_file(path, 1 << 20).unwrap(), contents, "{path}");
     }
     let attr = |overlay: &mut Overlay, ino: u64| overlay.getattr(NodeId(ino)).unwrap();
     assert_eq!(attr(&mut overlay, 0).nlink, 3);
@@ -214,7 +214,7 @@ fn restore_impossible_trees_are_refused() {
             wrong(1, "its mode is that of something else"),
         ),
         (
-            vec![dir(&[]), inode(0o120777, SavedBody::Symlink(vec![b't'; limits::MAX_TARGET + 1]))],
+            vec![dir(&[]), inode(0o120777, SavedBody::Symlink(vec![b't'; limits::MAX_LINK_TARGET + 1]))],
             wrong(1, "its target is too long"),
         ),
         (
