@@ -53,3 +53,39 @@ pub const VGA_MEMORY_MAX: usize = 256 << 20;
 pub const VGA_MAX_WIDTH: u16 = 2560;
 /// Most rows.
 pub const VGA_MAX_HEIGHT: u16 = 1600;
+
+/// Largest message size we agree to, in bytes. Linux asks for at most 500 KiB over virtio (128
+/// pages less three); larger messages save nothing.
+pub const P9_MAX_MSIZE: u32 = 1 << 20;
+
+/// Smallest message size we agree to. Linux refuses to use less itself.
+pub const P9_MIN_MSIZE: u32 = 4096;
+
+/// Message size before Tversion.
+pub const P9_DEFAULT_MSIZE: u32 = 8192;
+
+/// Largest message size taken from a snapshot (v86 agreed to anything and kept a reply buffer
+/// of at most this).
+pub const P9_RESTORED_MSIZE: u32 = 16 << 20;
+
+/// Fids in use at a time. Linux keeps one per cached directory entry, so this has to exceed
+/// what fits into the memory of the largest guest.
+pub const P9_FIDS: usize = 1 << 20;
+
+/// Length of a file name in bytes (Linux: NAME_MAX).
+pub const P9_NAME: usize = 255;
+
+/// Length of a symbolic link's target in bytes (Linux: PATH_MAX less the NUL).
+pub const P9_LINK_TARGET: usize = 4095;
+
+/// Path elements in one Twalk (9P: MAXWELEM).
+pub const P9_WALK: usize = 16;
+
+/// Path elements in an attach name.
+pub const P9_ATTACH_DEPTH: usize = 256;
+
+/// Locked byte ranges at a time.
+pub const P9_LOCKS: usize = 1 << 16;
+
+/// Length of the client's name in a lock request, in bytes (Linux sends the host name, at most 64).
+pub const P9_LOCK_CLIENT: usize = 256;

@@ -5,6 +5,7 @@
 //! | [`cli`] | one file per subcommand; parses, calls, reports |
 //! | [`config`] | flags + `image.json` -> one resolved [`config::BootConfig`] |
 //! | [`image`] | image directories and archives, `image.json`, store names, kernel and initrd |
+//! | [`fs`] | the guest's file tree: index, content files, what the guest changes |
 //! | [`console`] | the serial console on the user's terminal, and what ends a session |
 //! | [`vm`] | the only module that knows how the machine is built and driven |
 //! | [`clock`] | the host's clocks and random numbers |
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod config;
 pub mod console;
 pub mod error;
+pub mod fs;
 pub mod image;
 pub mod limits;
 pub mod paths;

@@ -6,6 +6,41 @@ pub const MAX_IMAGE_JSON: u64 = 1 << 20;
 /// Largest `fs.json` in bytes. A full Debian has about 10 MB of it.
 pub const MAX_FS_JSON: u64 = 256 << 20;
 
+/// Length of a file name in bytes.
+pub const MAX_FILE_NAME: usize = emu_devices::limits::P9_NAME;
+
+/// Length of a symbolic link's target in bytes.
+pub const MAX_LINK_TARGET: usize = emu_devices::limits::P9_LINK_TARGET;
+
+/// Rows in an `fs.json`, and inodes in a snapshot.
+pub const MAX_INODES: usize = 1 << 22;
+
+/// Directories inside each other in an `fs.json`.
+pub const MAX_TREE_DEPTH: usize = 1024;
+
+/// Size of a file in bytes. Files with holes may be larger than memory, so this is what keeps
+/// offsets sensible.
+pub const MAX_FILE_SIZE: u64 = 1 << 40;
+
+/// Default for the bytes a guest may add to an image: contents and, roughly, names and inodes.
+pub const OVERLAY_BYTES: u64 = 4 << 30;
+
+/// Default for the bytes of contents kept in memory although no guest has the file open.
+pub const BLOB_CACHE: u64 = 64 << 20;
+
+/// Bytes of contents kept in memory because a guest has the files open. Beyond, contents are
+/// dropped and read again.
+pub const BLOB_PINNED: u64 = 1 << 30;
+
+/// Content files kept open.
+pub const OPEN_BLOBS: usize = 128;
+
+/// Larger uncompressed content files are read piece by piece instead of being kept in memory.
+pub const SMALL_BLOB: u64 = 1 << 20;
+
+/// Size of a compressed content file's contents in bytes; these have to be in memory.
+pub const MAX_UNPACKED_BLOB: u64 = 2 << 30;
+
 /// Largest kernel file in bytes.
 pub const MAX_KERNEL: u64 = 256 << 20;
 

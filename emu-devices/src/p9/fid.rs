@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::errno::Errno;
 use super::fs::{Access, Handle, NodeId, Qid};
-use super::{limits, wire};
+use super::wire;
+use crate::limits;
 
 /// What a fid can be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ impl FidTable {
         if fid == wire::NO_FID || self.fids.contains_key(&fid) {
             return Err(Errno::EBADF);
         }
-        if self.fids.len() >= limits::MAX_FIDS {
+        if self.fids.len() >= limits::P9_FIDS {
             return Err(Errno::ENFILE);
         }
         Ok(())
@@ -159,10 +160,10 @@ mod tests {
         assert_eq!(table.check_free(7), Err(Errno::EBADF));
         assert_eq!(table.check_free(wire::NO_FID), Err(Errno::EBADF));
         assert_eq!(table.check_free(8), Ok(()));
-        for number in 0..limits::MAX_FIDS as u32 {
+        for number in 0..limits::P9_FIDS as u32 {
             table.insert(number, fid(u64::from(number), None));
         }
-        assert_eq!(table.check_free(limits::MAX_FIDS as u32), Err(Errno::ENFILE));
+        assert_eq!(table.check_free(limits::P9_FIDS as u32), Err(Errno::ENFILE));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::errno::Errno;
 use super::fs::NodeId;
-use super::limits;
+use crate::limits;
 
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,7 +86,7 @@ impl LockTable {
             return Ok(false);
         }
         // Replacing can cut one lock in two and adds one.
-        if self.count.saturating_add(2) > limits::MAX_LOCKS {
+        if self.count.saturating_add(2) > limits::P9_LOCKS {
             return Err(Errno::ENOLCK);
         }
         self.unlock(node, &new.owner, new.start, new.last)?;
@@ -116,7 +116,7 @@ impl LockTable {
         let Some(locks) = self.files.get_mut(&node) else { return Ok(()) };
         let before = locks.len();
         let split = |lock: &Lock| lock.owner == *owner && lock.start < start && last < lock.last;
-        if self.count >= limits::MAX_LOCKS && locks.iter().any(split) {
+        if self.count >= limits::P9_LOCKS && locks.iter().any(split) {
             return Err(Errno::ENOLCK);
         }
         let mut tail = None;
@@ -273,11 +273,11 @@ mod tests {
             file += 1;
         }
         assert_eq!(table.lock(NodeId(file), lock(1, true, 0, 0)), Err(Errno::ENOLCK));
-        assert_eq!(table.len(), limits::MAX_LOCKS - 1);
+        assert_eq!(table.len(), limits::P9_LOCKS - 1);
         table.unlock(NodeId(0), &owner(1), 12, 13).unwrap();
         assert_eq!(table.unlock(NodeId(1), &owner(1), 12, 13), Err(Errno::ENOLCK));
         assert_eq!(table.unlock(NodeId(1), &owner(1), 0, 13), Ok(()));
-        assert_eq!(table.len(), limits::MAX_LOCKS);
+        assert_eq!(table.len(), limits::P9_LOCKS);
     }
 
     #[test]

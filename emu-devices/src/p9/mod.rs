@@ -11,7 +11,8 @@
 //! | `locks` | POSIX byte range locks |
 //! | `fs` | what a file system has to offer |
 //! | `saved` | file system and session as a snapshot holds them |
-//! | `limits` | bounds on what a guest can make us keep |
+//!
+//! Bounds on what a guest can make us keep are `P9_*` in [`crate::limits`].
 //!
 //! Access control is the guest's: its kernel decides who may do what, as with a local disk. The
 //! server only keeps a guest inside the exported tree.
@@ -24,7 +25,6 @@
 pub mod errno;
 pub mod fid;
 pub mod fs;
-pub mod limits;
 pub mod locks;
 pub mod saved;
 pub mod server;

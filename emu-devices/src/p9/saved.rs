@@ -4,6 +4,9 @@
 //! (the fid table and `SavedTree` are slot 45). They hold no handles: fids opened in the snapshot
 //! are opened again at their first use.
 //!
+//! Names and link targets are bytes. Where a format has only Unicode strings, a byte *b* that is not
+//! part of UTF-8 is to be written as the lone surrogate U+DC00+*b*, as Python does, and read back.
+//!
 //! Numbers and names are the guest's choice as they were when saved, and may be anything when
 //! they come out of a file: [`Filesystem::restore`](super::Filesystem::restore) and
 //! [`Server::restore`](super::Server::restore) check them.
@@ -78,7 +81,7 @@ pub struct SavedInode {
     pub mode: u32,
     /// What depends on the type.
     pub body: SavedBody,
-    /// Size in bytes.
+    /// Size in bytes. A changed file with holes can be far larger than the memory it takes.
     pub size: u64,
     /// Owner.
     pub uid: u32,

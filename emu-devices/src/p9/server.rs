@@ -16,9 +16,9 @@ mod tests;
 use super::errno::Errno;
 use super::fid::{Fid, FidTable, Io, Link};
 use super::fs::{Entry, Filesystem, NodeId, Owner, Qid};
-use super::limits;
 use super::locks::LockTable;
 use super::wire::{self, Reader, Writer, request};
+use crate::limits;
 
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -33,7 +33,7 @@ pub struct Server {
 impl Server {
     /// A server without a session.
     pub fn new(fs: Box<dyn Filesystem>) -> Self {
-        Self { fs, fids: FidTable::default(), locks: LockTable::default(), msize: limits::DEFAULT_MSIZE }
+        Self { fs, fids: FidTable::default(), locks: LockTable::default(), msize: limits::P9_DEFAULT_MSIZE }
     }
 
     /// Answers one request. `reply` is overwritten with the reply, of at most `max_reply` bytes,
@@ -57,7 +57,7 @@ impl Server {
     /// The transport was reset: the client has forgotten everything, so do we.
     pub fn reset(&mut self) {
         self.end_session();
-        self.msize = limits::DEFAULT_MSIZE;
+        self.msize = limits::P9_DEFAULT_MSIZE;
     }
 
     /// The file system served. Its nodes must not be given back more often than they are taken.
@@ -143,10 +143,10 @@ impl Server {
         let msize = m.u32()?;
         let version = m.string()?;
         self.reset();
-        if msize < limits::MIN_MSIZE {
+        if msize < limits::P9_MIN_MSIZE {
             return Err(Errno::EMSGSIZE);
         }
-        let msize = msize.min(limits::MAX_MSIZE);
+        let msize = msize.min(limits::P9_MAX_MSIZE);
         out.u32(msize)?;
         // A suffix after a dot is a variant the client can do without.
         let known = version.strip_prefix(wire::VERSION).is_some_and(|rest| matches!(rest, [] | [b'.', ..]));
@@ -173,7 +173,7 @@ impl Server {
         let names = aname.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
         for (depth, name) in names.enumerate() {
             let step = match depth {
-                limits::MAX_ATTACH_DEPTH.. => Err(Errno::ENAMETOOLONG),
+                limits::P9_ATTACH_DEPTH.. => Err(Errno::ENAMETOOLONG),
                 _ => self.step(&mut place, name),
             };
             if let Err(error) = step {
@@ -202,7 +202,7 @@ impl Server {
         let number = m.u32()?;
         let new = m.u32()?;
         let count = usize::from(m.u16()?);
-        if count > limits::MAX_WALK {
+        if count > limits::P9_WALK {
             return Err(Errno::EINVAL);
         }
         let names = (0..count).map(|_| m.string()).collect::<Result<Vec<_>>>()?;
@@ -394,7 +394,7 @@ fn check_name(name: &[u8]) -> Result<()> {
     if name.is_empty() || name.contains(&b'/') || name.contains(&0) {
         return Err(Errno::EINVAL);
     }
-    if name.len() > limits::MAX_NAME {
+    if name.len() > limits::P9_NAME {
         return Err(Errno::ENAMETOOLONG);
     }
     Ok(())

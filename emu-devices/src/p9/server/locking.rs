@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Result, Server};
+use crate::limits;
 use crate::p9::errno::Errno;
-use crate::p9::limits;
 use crate::p9::locks::{Lock, LockOwner, last_byte};
 use crate::p9::wire::{Reader, Writer, lock};
 
@@ -68,7 +68,7 @@ fn range_and_owner(m: &mut Reader<'_>) -> Result<(u64, u64, LockOwner)> {
     let length = m.u64()?;
     let proc_id = m.u32()?;
     let client_id = m.string()?;
-    if client_id.len() > limits::MAX_LOCK_CLIENT {
+    if client_id.len() > limits::P9_LOCK_CLIENT {
         return Err(Errno::EINVAL);
     }
     Ok((start, last_byte(start, length)?, LockOwner { proc_id, client_id: Arc::from(client_id) }))

@@ -1,9 +1,9 @@
 //! Making, removing and renaming directory entries.
 
 use super::{Result, Server, check_entry_name, check_name};
+use crate::limits;
 use crate::p9::errno::Errno;
 use crate::p9::fs::{NodeId, mode};
-use crate::p9::limits;
 use crate::p9::wire::{AT_REMOVEDIR, Reader, Writer};
 
 impl Server {
@@ -21,7 +21,7 @@ impl Server {
         if target.contains(&0) {
             return Err(Errno::EINVAL);
         }
-        if target.len() > limits::MAX_TARGET {
+        if target.len() > limits::P9_LINK_TARGET {
             return Err(Errno::ENAMETOOLONG);
         }
         let qid = self.fs.symlink(dir, name, target, owner)?;

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Place, Result, Server};
+use crate::limits;
 use crate::p9::errno::Errno;
 use crate::p9::fid::Io;
-use crate::p9::limits;
 use crate::p9::locks::{Lock, LockOwner, last_byte};
 use crate::p9::saved::{RestoreError, SavedFid, SavedIndex, SavedLock, SavedServer, node_of};
 
@@ -38,7 +38,7 @@ impl Server {
     /// Replaces session and file system by saved ones. On an error the session is gone and the files
     /// are as they were.
     pub fn restore(&mut self, saved: SavedServer) -> std::result::Result<(), RestoreError> {
-        if saved.fids.len() > limits::MAX_FIDS {
+        if saved.fids.len() > limits::P9_FIDS {
             return Err(RestoreError::TooMany { what: "file handles" });
         }
         self.reset();
@@ -48,7 +48,7 @@ impl Server {
         let fids: Vec<SavedFid> = saved.fids.into_iter().filter(|fid| exists(fid.inode)).collect();
         let referenced: HashSet<_> = fids.iter().map(|fid| node_of(fid.inode)).collect();
         self.fs.restore(saved.tree, &|node| referenced.contains(&node))?;
-        self.msize = saved.msize.clamp(limits::MIN_MSIZE, limits::MAX_RESTORED_MSIZE);
+        self.msize = saved.msize.clamp(limits::P9_MIN_MSIZE, limits::P9_RESTORED_MSIZE);
         for SavedFid { fid, inode, uid, .. } in fids {
             let node = node_of(inode);
             let Ok(attr) = self.fs.getattr(node) else { continue };
@@ -60,7 +60,7 @@ impl Server {
         for SavedLock { inode, exclusive, start, length, proc_id, client_id } in saved.locks {
             let node = node_of(inode);
             let Ok(last) = last_byte(start, length) else { continue };
-            if self.fids.has_node(node) && client_id.len() <= limits::MAX_LOCK_CLIENT {
+            if self.fids.has_node(node) && client_id.len() <= limits::P9_LOCK_CLIENT {
                 let owner = LockOwner { proc_id, client_id: Arc::from(client_id) };
                 // One that conflicts with an earlier one cannot have been granted; it is dropped.
                 let _ = self.locks.lock(node, Lock { owner, exclusive, start, last, fid: None });

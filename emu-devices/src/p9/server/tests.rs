@@ -5,9 +5,9 @@ mod hostile;
 
 use client::*;
 
+use crate::limits;
 use crate::p9::errno::Errno;
 use crate::p9::fs::Qid;
-use crate::p9::limits;
 use crate::p9::saved::{SavedFid, SavedLock, SavedServer};
 use crate::p9::server::Server;
 use crate::p9::testfs::MemFs;
@@ -20,8 +20,8 @@ fn version_known_gets_smaller_msize_and_drops_fids() {
     let mut client = Client::new();
     client.walk(ROOT, 1, &[]).unwrap();
     let reply = client.ask(request::VERSION, body().u32(u32::MAX).s("9P2000.L")).unwrap();
-    assert_eq!(reply, body().u32(limits::MAX_MSIZE).s("9P2000.L").0);
-    assert_eq!(client.server.msize(), limits::MAX_MSIZE);
+    assert_eq!(reply, body().u32(limits::P9_MAX_MSIZE).s("9P2000.L").0);
+    assert_eq!(client.server.msize(), limits::P9_MAX_MSIZE);
     assert_eq!(client.clunk(1), Err(Errno::EBADF));
     assert_eq!(client.held(), (0, 0));
 }
@@ -40,9 +40,9 @@ fn version_with_suffix_is_cut_and_foreign_version_is_unknown() {
 #[test]
 fn version_with_tiny_msize_is_refused() {
     let mut client = Client::new();
-    let reply = client.ask(request::VERSION, body().u32(limits::MIN_MSIZE - 1).s("9P2000.L"));
+    let reply = client.ask(request::VERSION, body().u32(limits::P9_MIN_MSIZE - 1).s("9P2000.L"));
     assert_eq!(reply, Err(Errno::EMSGSIZE));
-    assert_eq!(client.server.msize(), limits::DEFAULT_MSIZE);
+    assert_eq!(client.server.msize(), limits::P9_DEFAULT_MSIZE);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn reset_forgets_session() {
     client.create(1, "f").unwrap();
     client.server.reset();
     assert_eq!(client.held(), (0, 0));
-    assert_eq!((client.server.fid_count(), client.server.msize()), (0, limits::DEFAULT_MSIZE));
+    assert_eq!((client.server.fid_count(), client.server.msize()), (0, limits::P9_DEFAULT_MSIZE));
     client.start();
     assert_eq!(client.walk(ROOT, 1, &["f"]), Ok(1));
 }
@@ -104,8 +104,8 @@ fn attach_name_is_a_path_that_stays_inside() {
     assert_eq!(client.attach(3, "d/../../..").unwrap(), root);
     assert_eq!(client.attach(4, "nothing"), Err(Errno::ENOENT));
     assert_eq!(client.attach(4, "f"), Err(Errno::ENOTDIR));
-    assert_eq!(client.attach(4, &"./".repeat(limits::MAX_ATTACH_DEPTH)).unwrap(), root);
-    assert_eq!(client.attach(5, &"./".repeat(limits::MAX_ATTACH_DEPTH + 1)), Err(Errno::ENAMETOOLONG));
+    assert_eq!(client.attach(4, &"./".repeat(limits::P9_ATTACH_DEPTH)).unwrap(), root);
+    assert_eq!(client.attach(5, &"./".repeat(limits::P9_ATTACH_DEPTH + 1)), Err(Errno::ENAMETOOLONG));
     assert_eq!(client.remove(2), Err(Errno::EBUSY));
     client.server.reset();
     assert_eq!(client.held(), (0, 0));
@@ -150,10 +150,10 @@ fn walk_illegal_names_are_enoent_or_too_long() {
     for name in ["", "a/b", "/", "a\0"] {
         assert_eq!(client.walk(ROOT, 1, &[name]), Err(Errno::ENOENT), "{name:?}");
     }
-    assert_eq!(client.walk(ROOT, 1, &[&"n".repeat(limits::MAX_NAME)]), Err(Errno::ENOENT));
-    assert_eq!(client.walk(ROOT, 1, &[&"n".repeat(limits::MAX_NAME + 1)]), Err(Errno::ENAMETOOLONG));
-    assert_eq!(client.walk(ROOT, 1, &["."; limits::MAX_WALK]), Ok(limits::MAX_WALK));
-    assert_eq!(client.walk(ROOT, 2, &["."; limits::MAX_WALK + 1]), Err(Errno::EINVAL));
+    assert_eq!(client.walk(ROOT, 1, &[&"n".repeat(limits::P9_NAME)]), Err(Errno::ENOENT));
+    assert_eq!(client.walk(ROOT, 1, &[&"n".repeat(limits::P9_NAME + 1)]), Err(Errno::ENAMETOOLONG));
+    assert_eq!(client.walk(ROOT, 1, &["."; limits::P9_WALK]), Ok(limits::P9_WALK));
+    assert_eq!(client.walk(ROOT, 2, &["."; limits::P9_WALK + 1]), Err(Errno::EINVAL));
 }
 
 #[test]
@@ -446,7 +446,7 @@ fn symlink_is_stored_as_given_and_not_followed() {
     assert_eq!(client.ask(request::SYMLINK, link("l", "x")), Err(Errno::EEXIST));
     assert_eq!(client.ask(request::SYMLINK, link("m", "")), Err(Errno::ENOENT));
     assert_eq!(client.ask(request::SYMLINK, link("m", "a\0b")), Err(Errno::EINVAL));
-    let long = "t".repeat(limits::MAX_TARGET);
+    let long = "t".repeat(limits::P9_LINK_TARGET);
     assert_eq!(client.ask(request::SYMLINK, link("m", &(long.clone() + "t"))), Err(Errno::ENAMETOOLONG));
     client.ask(request::SYMLINK, link("m", &long)).unwrap();
     client.walk(ROOT, 1, &["l"]).unwrap();
@@ -592,7 +592,7 @@ fn lock_conflict_is_blocked_and_clunk_releases() {
 fn lock_client_name_is_bounded() {
     let mut client = Client::new();
     let lock = |name: &str| body().u32(ROOT).u8(1).u32(0).u64(0).u64(0).u32(1).s(name);
-    let name = "c".repeat(limits::MAX_LOCK_CLIENT);
+    let name = "c".repeat(limits::P9_LOCK_CLIENT);
     assert_eq!(client.ask(request::LOCK, lock(&name)), Ok(vec![0]));
     assert_eq!(client.ask(request::LOCK, lock(&(name + "c"))), Err(Errno::EINVAL));
 }
@@ -645,11 +645,15 @@ fn restore_drops_what_refers_to_nothing() {
     saved.locks = vec![
         lock.clone(),
         SavedLock { inode: 0, start: 5, length: u64::MAX, ..lock.clone() },
-        SavedLock { inode: 0, client_id: vec![0; limits::MAX_LOCK_CLIENT + 1], ..lock },
+        SavedLock { inode: 0, client_id: vec![0; limits::P9_LOCK_CLIENT + 1], ..lock },
     ];
     client.server.restore(saved).unwrap();
-    assert_eq!((client.server.fid_count(), client.server.msize()), (1, limits::MIN_MSIZE));
+    assert_eq!((client.server.fid_count(), client.server.msize()), (1, limits::P9_MIN_MSIZE));
     assert_eq!(client.server.save().unwrap().locks, []);
+    let mut saved = client.server.save().unwrap();
+    saved.msize = u32::MAX;
+    client.server.restore(saved).unwrap();
+    assert_eq!(client.server.msize(), limits::P9_RESTORED_MSIZE);
     assert_eq!(client.held(), (1, 0));
 }
 
@@ -657,7 +661,7 @@ fn restore_drops_what_refers_to_nothing() {
 fn restore_with_too_many_fids_is_refused() {
     let mut client = Client::new();
     let fid = client.server.save().unwrap().fids[0].clone();
-    let saved = SavedServer { fids: vec![fid; limits::MAX_FIDS + 1], ..SavedServer::default() };
+    let saved = SavedServer { fids: vec![fid; limits::P9_FIDS + 1], ..SavedServer::default() };
     assert!(client.server.restore(saved).is_err());
     assert_eq!(client.server.fid_count(), 1, "nothing happened");
 }

@@ -1,0 +1,425 @@
+//! Contents of a regular file: a part of a content file, and what was written over it.
+//!
+//! Written parts are kept in chunks of up to [`CHUNK`] bytes, so that changing a byte of a large file
+//! copies little, and holes cost nothing. Where there is no chunk, the content file shows through as
+//! far as the file was never cut shorter; the rest is zeros.
+
+use std::collections::BTreeMap;
+
+use emu_devices::p9::Errno;
+
+use super::cache::{BlobCache, BlobId};
+use crate::limits;
+
+/// Largest chunk in bytes.
+pub const CHUNK: u64 = 64 << 10;
+
+/// Smallest memory a chunk is given.
+const MIN_CAPACITY: usize = 64;
+
+#[derive(Clone, Copy, Debug)]
+struct Base {
+    blob: BlobId,
+    /// How much of it still shows.
+    length: u64,
+    /// All of it.
+    whole: u64,
+}
+
+/// Contents of a regular file.
+#[derive(Debug, Default)]
+pub struct Contents {
+    size: u64,
+    base: Option<Base>,
+    /// By position divided by [`CHUNK`]. Behind the end of a chunk, the part it stands for is zeros.
+    chunks: BTreeMap<u64, Vec<u8>>,
+    /// Memory the chunks have.
+    held: u64,
+}
+
+impl Contents {
+    /// Contents of a content file.
+    pub fn from_blob(blob: BlobId, size: u64) -> Self {
+        let base = (size > 0).then_some(Base { blob, length: size, whole: size });
+        Self { size, base, ..Self::default() }
+    }
+
+    /// These bytes, cut off or filled up with zeros to `size`.
+    pub fn from_bytes(bytes: &[u8], size: u64) -> Self {
+        let mut contents = Self { size, ..Self::default() };
+        let bytes = &bytes[..bytes.len().min(usize::try_from(size).unwrap_or(usize::MAX))];
+        for (index, part) in bytes.chunks(CHUNK as usize).enumerate() {
+            let chunk = part.to_vec();
+            contents.held += chunk.capacity() as u64;
+            contents.chunks.insert(index as u64, chunk);
+        }
+        contents
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes of memory in use.
+    pub fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Bytes that are not in holes, about.
+    pub fn allocated(&self) -> u64 {
+        let shows = self.base.map_or(0, |base| base.length);
+        self.size.min(shows.saturating_add(self.held))
+    }
+
+    /// The content file that shows through somewhere.
+    pub fn blob(&self) -> Option<BlobId> {
+        self.base.map(|base| base.blob)
+    }
+
+    /// The content file, if these are exactly its contents.
+    pub fn unchanged(&self) -> Option<BlobId> {
+        let base = self.base?;
+        (self.chunks.is_empty() && base.length == base.whole && self.size == base.whole).then_some(base.blob)
+    }
+
+    /// Reads at `offset` as much as there is; returns how much.
+    pub fn read(&self, offset: u64, buf: &mut [u8], cache: &mut BlobCache) -> Result<usize, Errno> {
+        let rest = self.size.saturating_sub(offset);
+        let count = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
+        let buf = &mut buf[..count];
+        let mut at = offset;
+        let mut done = 0;
+        let end = offset + count as u64;
+        for (index, chunk) in self.chunks.range(offset / CHUNK..) {
+            let start = index * CHUNK;
+            if start >= end {
+                break;
+            }
+            if at < start {
+                let gap = (start - at) as usize;
+                self.read_base(at, &mut buf[done..done + gap], cache)?;
+                at += gap as u64;
+                done += gap;
+            }
+            let within = (at - start) as usize;
+            let length = ((start + CHUNK).min(end) - at) as usize;
+            copy_with_zeros(chunk.get(within..).unwrap_or_default(), &mut buf[done..done + length]);
+            at += length as u64;
+            done += length;
+        }
+        self.read_base(at, &mut buf[done..], cache)?;
+        Ok(count)
+    }
+
+    /// Reads where there are no chunks.
+    fn read_base(&self, offset: u64, buf: &mut [u8], cache: &mut BlobCache) -> Result<(), Errno> {
+        let Some(base) = self.base else {
+            buf.fill(0);
+            return Ok(());
+        };
+        let shows = usize::try_from(base.length.saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
+        let (from_blob, zeros) = buf.split_at_mut(shows);
+        zeros.fill(0);
+        cache.read(base.blob, offset, from_blob)
+    }
+
+    /// Writes at `offset`, growing the file as needed and taking at most `room` bytes of memory.
+    /// Returns how much was written: less than all only if memory ran out on the way, or the file
+    /// reached its greatest size.
+    pub fn write(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        cache: &mut BlobCache,
+        room: u64,
+    ) -> Result<usize, Errno> {
+        if data.is_empty() {
+            return Ok(0);
+        }
+        if offset >= limits::MAX_FILE_SIZE {
+            return Err(Errno::EFBIG);
+        }
+        let longest = usize::try_from(limits::MAX_FILE_SIZE - offset).unwrap_or(usize::MAX);
+        let data = &data[..data.len().min(longest)];
+        let mut room = room;
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            let within = (at % CHUNK) as usize;
+            let part = (data.len() - done).min(CHUNK as usize - within);
+            match self.write_chunk(at / CHUNK, within, &data[done..done + part], cache, room) {
+                Ok(taken) => room = room.saturating_sub(taken),
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+            done += part;
+            self.size = self.size.max(at + part as u64);
+        }
+        Ok(done)
+    }
+
+    /// Writes into one chunk. Returns the memory it took.
+    fn write_chunk(
+        &mut self,
+        index: u64,
+        within: usize,
+        data: &[u8],
+        cache: &mut BlobCache,
+        room: u64,
+    ) -> Result<u64, Errno> {
+        let end = within + data.len();
+        if let Some(chunk) = self.chunks.get_mut(&index) {
+            let taken = grow(chunk, end, room)?;
+            put(chunk, within, data);
+            self.held += taken;
+            return Ok(taken);
+        }
+        let start = index * CHUNK;
+        let shows = self.base.map_or(0, |base| base.length).saturating_sub(start).min(CHUNK) as usize;
+        let mut chunk = Vec::new();
+        let taken = grow(&mut chunk, end.max(shows), room)?;
+        // What will be overwritten anyway need not be read.
+        if within > 0 || end < shows {
+            chunk.resize(shows, 0);
+            self.read_base(start, &mut chunk, cache)?;
+        }
+        put(&mut chunk, within, data);
+        self.chunks.insert(index, chunk);
+        self.held += taken;
+        Ok(taken)
+    }
+
+    /// Cuts off or fills up with zeros.
+    pub fn set_size(&mut self, size: u64) -> Result<(), Errno> {
+        if size > limits::MAX_FILE_SIZE {
+            return Err(Errno::EFBIG);
+        }
+        if size < self.size {
+            let gone = self.chunks.split_off(&size.div_ceil(CHUNK));
+            self.held -= gone.values().map(|chunk| chunk.capacity() as u64).sum::<u64>();
+            let within = (size % CHUNK) as usize;
+            if let Some(chunk) = self.chunks.get_mut(&(size / CHUNK))
+                && chunk.len() > within
+            {
+                self.held -= chunk.capacity() as u64;
+                chunk.truncate(within);
+                chunk.shrink_to_fit();
+                self.held += chunk.capacity() as u64;
+            }
+            if let Some(base) = &mut self.base {
+                base.length = base.length.min(size);
+                if base.length == 0 {
+                    self.base = None;
+                }
+            }
+        }
+        self.size = size;
+        Ok(())
+    }
+}
+
+/// Makes room for `length` bytes in a chunk, so that appending is cheap. Returns the memory it took;
+/// ENOSPC if that would be more than `room`.
+fn grow(chunk: &mut Vec<u8>, length: usize, room: u64) -> Result<u64, Errno> {
+    let old = chunk.capacity();
+    if length <= old {
+        return Ok(0);
+    }
+    let wanted = length.next_power_of_two().clamp(MIN_CAPACITY, CHUNK as usize);
+    if (wanted - old) as u64 > room {
+        return Err(Errno::ENOSPC);
+    }
+    chunk.reserve_exact(wanted - chunk.len());
+    Ok((chunk.capacity() - old) as u64)
+}
+
+/// Puts `data` into a chunk that has the room; a gap in front is zeros.
+fn put(chunk: &mut Vec<u8>, within: usize, data: &[u8]) {
+    if chunk.len() < within {
+        chunk.resize(within, 0);
+    }
+    let (over, behind) = data.split_at((chunk.len() - within).min(data.len()));
+    chunk[within..within + over.len()].copy_from_slice(over);
+    chunk.extend_from_slice(behind);
+}
+
+fn copy_with_zeros(from: &[u8], to: &mut [u8]) {
+    let count = from.len().min(to.len());
+    let (head, tail) = to.split_at_mut(count);
+    head.copy_from_slice(&from[..count]);
+    tail.fill(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::blobs::MemoryBlobs;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    const ROOM: u64 = u64::MAX;
+
+    fn blob_bytes(size: u64) -> Vec<u8> {
+        (0..size).map(|i| (i % 251) as u8 + 1).collect()
+    }
+
+    /// A cache with one content file.
+    fn cache(size: u64) -> (BlobCache, BlobId) {
+        let mut blobs = MemoryBlobs::new("test");
+        blobs.insert("base", blob_bytes(size));
+        let mut cache = BlobCache::new(Arc::new(blobs), 0, Box::new(|message| panic!("{message}")));
+        let id = cache.register("base", size);
+        (cache, id)
+    }
+
+    fn all(contents: &Contents, cache: &mut BlobCache) -> Vec<u8> {
+        let mut buf = vec![0xee; contents.size() as usize + 10];
+        let count = contents.read(0, &mut buf, cache).unwrap();
+        assert_eq!(count as u64, contents.size());
+        buf.truncate(count);
+        buf
+    }
+
+    #[test]
+    fn from_blob_untouched_shows_blob_and_holds_nothing() {
+        let (mut cache, id) = cache(3 * CHUNK + 5);
+        let contents = Contents::from_blob(id, 3 * CHUNK + 5);
+        assert_eq!(all(&contents, &mut cache), blob_bytes(3 * CHUNK + 5));
+        assert_eq!((contents.held(), contents.unchanged()), (0, Some(id)));
+    }
+
+    #[test]
+    fn write_copies_only_the_chunk() {
+        let (mut cache, id) = cache(3 * CHUNK);
+        let mut contents = Contents::from_blob(id, 3 * CHUNK);
+        assert_eq!(contents.write(CHUNK + 1, b"x", &mut cache, ROOM), Ok(1));
+        assert_eq!(contents.held(), CHUNK);
+        let mut expected = blob_bytes(3 * CHUNK);
+        expected[CHUNK as usize + 1] = b'x';
+        assert_eq!(all(&contents, &mut cache), expected);
+        assert_eq!(contents.unchanged(), None);
+    }
+
+    #[test]
+    fn write_of_whole_chunks_does_not_read_the_blob() {
+        let blobs = MemoryBlobs::new("nothing there");
+        let mut cache = BlobCache::new(Arc::new(blobs), 0, Box::new(|_| ()));
+        let id = cache.register("missing", 100);
+        let mut contents = Contents::from_blob(id, 100);
+        assert_eq!(contents.write(50, b"x", &mut cache, ROOM), Err(Errno::EIO));
+        assert_eq!(contents.held(), 0);
+        assert_eq!(contents.write(0, &[7; 100], &mut cache, ROOM), Ok(100));
+        assert_eq!(all(&contents, &mut cache), [7; 100]);
+    }
+
+    #[test]
+    fn small_file_holds_little_and_growth_is_amortised() {
+        let (mut cache, _) = cache(0);
+        let mut contents = Contents::default();
+        contents.write(0, b"x", &mut cache, ROOM).unwrap();
+        assert_eq!(contents.held(), MIN_CAPACITY as u64);
+        let mut steps = 0;
+        for i in 1..CHUNK {
+            let before = contents.held();
+            contents.write(i, b"x", &mut cache, ROOM).unwrap();
+            steps += u32::from(contents.held() != before);
+        }
+        assert_eq!((contents.held(), steps), (CHUNK, 10));
+    }
+
+    #[test]
+    fn shrunk_and_regrown_file_shows_zeros() {
+        let (mut cache, id) = cache(2 * CHUNK);
+        let mut contents = Contents::from_blob(id, 2 * CHUNK);
+        contents.write(10, b"abc", &mut cache, ROOM).unwrap();
+        contents.set_size(11).unwrap();
+        contents.set_size(CHUNK + 5).unwrap();
+        let mut expected = blob_bytes(10);
+        expected.push(b'a');
+        expected.resize(CHUNK as usize + 5, 0);
+        assert_eq!(all(&contents, &mut cache), expected);
+        contents.set_size(0).unwrap();
+        assert_eq!((contents.held(), contents.blob()), (0, None));
+    }
+
+    #[test]
+    fn sparse_file_costs_only_what_is_written() {
+        let (mut cache, _) = cache(0);
+        let mut contents = Contents::default();
+        contents.set_size(limits::MAX_FILE_SIZE).unwrap();
+        contents.write(limits::MAX_FILE_SIZE - 1, b"x", &mut cache, ROOM).unwrap();
+        assert!(contents.held() <= CHUNK);
+        assert_eq!(contents.allocated(), contents.held());
+        let mut buf = [9; 3];
+        assert_eq!(contents.read(limits::MAX_FILE_SIZE - 2, &mut buf, &mut cache), Ok(2));
+        assert_eq!(buf, [0, b'x', 9]);
+    }
+
+    #[test]
+    fn size_limit_is_efbig_after_a_short_write() {
+        let (mut cache, _) = cache(0);
+        let mut contents = Contents::default();
+        assert_eq!(contents.set_size(limits::MAX_FILE_SIZE + 1), Err(Errno::EFBIG));
+        assert_eq!(contents.write(limits::MAX_FILE_SIZE - 1, b"xyz", &mut cache, ROOM), Ok(1));
+        assert_eq!(contents.write(limits::MAX_FILE_SIZE, b"yz", &mut cache, ROOM), Err(Errno::EFBIG));
+        assert_eq!(contents.write(u64::MAX, b"yz", &mut cache, ROOM), Err(Errno::EFBIG));
+        assert_eq!(contents.read(u64::MAX, &mut [0], &mut cache), Ok(0));
+    }
+
+    #[test]
+    fn room_used_up_is_enospc_after_a_short_write() {
+        let (mut cache, _) = cache(0);
+        let mut contents = Contents::default();
+        let data = vec![1; 3 * CHUNK as usize];
+        assert_eq!(contents.write(0, &data, &mut cache, 2 * CHUNK + 100), Ok(2 * CHUNK as usize));
+        assert_eq!((contents.size(), contents.held()), (2 * CHUNK, 2 * CHUNK));
+        assert_eq!(contents.write(2 * CHUNK, &data, &mut cache, 100), Err(Errno::ENOSPC));
+        assert_eq!(contents.write(5, &data[..100], &mut cache, 0), Ok(100), "no memory needed");
+    }
+
+    #[test]
+    fn from_bytes_is_cut_or_filled_up() {
+        let (mut cache, _) = cache(0);
+        assert_eq!(all(&Contents::from_bytes(b"hello", 3), &mut cache), b"hel");
+        assert_eq!(all(&Contents::from_bytes(b"hello", 7), &mut cache), b"hello\0\0");
+        let large = blob_bytes(2 * CHUNK + 3);
+        let contents = Contents::from_bytes(&large, large.len() as u64);
+        assert_eq!((all(&contents, &mut cache), contents.held()), (large, 2 * CHUNK + 3));
+    }
+
+    proptest! {
+        #[test]
+        fn random_operations_match_a_plain_vector(
+            base in 0..3 * CHUNK,
+            ops in proptest::collection::vec((0..4 * CHUNK, 0usize..100_000, any::<bool>()), 0..30),
+        ) {
+            let (mut cache, id) = cache(base);
+            let mut contents = Contents::from_blob(id, base);
+            let mut model = blob_bytes(base);
+            for (step, (offset, length, is_write)) in ops.into_iter().enumerate() {
+                if is_write {
+                    let data = vec![step as u8 ^ 0x80; length];
+                    prop_assert_eq!(contents.write(offset, &data, &mut cache, ROOM), Ok(length));
+                    let end = offset as usize + length;
+                    if length > 0 && model.len() < end {
+                        model.resize(end, 0);
+                    }
+                    if length > 0 {
+                        model[offset as usize..end].copy_from_slice(&data);
+                    }
+                } else {
+                    contents.set_size(offset).unwrap();
+                    model.resize(offset as usize, 0);
+                }
+                let held: usize = contents.chunks.values().map(Vec::capacity).sum();
+                prop_assert_eq!(contents.held(), held as u64);
+                let mut buf = vec![0xee; length];
+                let count = contents.read(offset / 2, &mut buf, &mut cache).unwrap();
+                let expected = model.get(offset as usize / 2..).unwrap_or_default();
+                prop_assert!(buf[..count] == expected[..expected.len().min(length)]);
+            }
+            prop_assert!(all(&contents, &mut cache) == model);
+        }
+    }
+}
