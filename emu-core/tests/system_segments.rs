@@ -391,6 +391,20 @@ fn arpl_raises_rpl_and_sets_zf() {
 }
 
 #[test]
+fn arpl_writes_its_operand_only_if_it_changes() {
+    let run = |selector: u16| {
+        let mut m = Machine::protected();
+        m.write_u16(DATA, selector);
+        m.force_segment(seg::DS, READ_ONLY);
+        m.set(gpr::EBX, 2);
+        code!(m; arpl(word_ptr(DATA), bx); int3());
+        m.fault_code()
+    };
+    assert_eq!(run(0x12), (3, 0));
+    assert_eq!(run(0x11), (vector::GP, 0));
+}
+
+#[test]
 fn protected_mode_instructions_raise_ud_in_real_mode() {
     for bytes in [
         LAR,

@@ -241,7 +241,7 @@ fn switch_to_a_16_bit_tss_and_back() {
     call(&mut m, NEW);
     code_at!(m, 0x4C00; iretd());
     m.step();
-    assert_eq!((m.cpu.eip, m.cpu.gpr[gpr::ESP] & 0xFFFF, m.eax() & 0xFFFF), (0x4C00, 0x8000, 1));
+    assert_eq!((m.cpu.eip, m.cpu.gpr[gpr::ESP], m.eax()), (0x4C00, 0xFFFF_8000, 0xFFFF_0001));
     assert_eq!((kind(&m, NEW), m.selector(seg::FS)), (0x83, 0));
     m.step();
     assert_eq!((m.cpu.eip, m.selector(seg::FS), kind(&m, NEW)), (CODE + 7, DATA3, 0x81));
