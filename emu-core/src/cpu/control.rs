@@ -46,7 +46,8 @@ pub fn write_cr0(cpu: &mut CpuState, env: &mut Env<'_>, value: u32) -> Exec {
         paging::load_pdptes(cpu, env.mem, cpu.cr3)?;
     }
     cpu.cr0 = new;
-    if changed & (cr0::PG | cr0::WP | cr0::PE) != 0 {
+    // Without paging neither WP nor PE changes a translation; DOS extenders toggle PE all the time.
+    if changed & cr0::PG != 0 || (new & cr0::PG != 0 && changed & cr0::WP != 0) {
         env.mem.flush_views();
     }
     cpu.update_alignment_check();

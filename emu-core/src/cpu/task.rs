@@ -270,7 +270,8 @@ fn read_state(cpu: &mut CpuState, env: &mut Env<'_>, base: u32, wide: bool) -> E
     let eflags = register(cpu, 1)?;
     let mut gpr = [0; 8];
     for (slot, n) in gpr.iter_mut().zip(2..) {
-        *slot = register(cpu, n)?;
+        // The upper halves, which a 16-bit TSS does not hold, become ones.
+        *slot = register(cpu, n)? | if wide { 0 } else { 0xFFFF_0000 };
     }
     let mut selectors = [0u16; 6];
     for (slot, n) in selectors.iter_mut().take(at.segments).zip(0..) {

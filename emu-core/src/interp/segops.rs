@@ -163,11 +163,14 @@ fn arpl<D: Dst>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
         return Err(Trap::UD);
     }
     let limit = cpu.r16(i.r1) & 3;
-    D::update(cpu, env, i, |cpu, selector: u16| {
-        let raise = selector & 3 < limit;
-        cpu.flags.set_zf(raise);
-        if raise { (selector & !3) | limit } else { selector }
-    })
+    let selector: u16 = D::read(cpu, env, i)?;
+    let raise = selector & 3 < limit;
+    if raise {
+        // Only then is the operand written: a read-only segment does otherwise.
+        D::write(cpu, env, i, (selector & !3) | limit)?;
+    }
+    cpu.flags.set_zf(raise);
+    Ok(())
 }
 
 /// Dispatch rows that do not end a block.

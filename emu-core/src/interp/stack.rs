@@ -113,7 +113,8 @@ fn enter_frame<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, level: u32, size
     let wrap = |cpu: &CpuState, v: u32| if cpu.mode.stack32() { v } else { v & 0xFFFF };
     let old_bp = W::get(cpu, gpr::EBP as u8);
     env.push(cpu, old_bp)?;
-    let frame = cpu.sp();
+    // All of ESP, also on a 16-bit stack.
+    let frame = cpu.gpr[gpr::ESP];
     if level > 0 {
         let mut bp = wrap(cpu, cpu.gpr[gpr::EBP]);
         for _ in 1..level {

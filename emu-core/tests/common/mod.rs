@@ -60,6 +60,22 @@ pub mod access {
     pub const DPL3: u32 = 0x60;
 }
 
+/// Assembles instructions where CS:EIP points: `code!(m; mov(eax, 1); hlt());`
+#[macro_export]
+macro_rules! code {
+    ($m:expr; $($op:ident($($arg:expr),* $(,)?));* $(;)?) => {
+        $m.code(|a| { $( a.$op($($arg),*).unwrap(); )* })
+    };
+}
+
+/// Assembles 32-bit instructions at an address: `code_at!(m, at; hlt());`
+#[macro_export]
+macro_rules! code_at {
+    ($m:expr, $at:expr; $($op:ident($($arg:expr),* $(,)?));* $(;)?) => {
+        $m.code_at($at, |a| { $( a.$op($($arg),*).unwrap(); )* })
+    };
+}
+
 /// A bus without devices: ports are recorded, interrupts come from a queue.
 #[derive(Default)]
 pub struct TestBus {
@@ -434,6 +450,32 @@ impl Machine {
         if bits & (cr4::PAE | cr4::PSE | cr4::PGE) != 0 {
             self.mem.flush_views();
         }
+    }
+
+    /// Offset of the handler of a vector.
+    pub fn handler(vector: u8) -> u32 {
+        HANDLERS + u32::from(vector) * 16
+    }
+
+    /// Dword `n` of the stack.
+    pub fn stack(&self, n: u32) -> u32 {
+        self.read_u32(self.cpu.seg[seg::SS].base + self.cpu.sp() + 4 * n)
+    }
+
+    /// Word `n` of the stack.
+    pub fn stack16(&self, n: u32) -> u16 {
+        self.read_u16(self.cpu.seg[seg::SS].base + self.cpu.sp() + 2 * n)
+    }
+
+    /// Selector in a segment register.
+    pub fn selector(&self, index: usize) -> u16 {
+        self.cpu.seg[index].selector
+    }
+
+    /// Sets general registers.
+    pub fn set(&mut self, r: usize, v: u32) -> &mut Self {
+        self.cpu.gpr[r] = v;
+        self
     }
 
     pub fn eax(&self) -> u32 {
