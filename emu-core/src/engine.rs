@@ -36,7 +36,8 @@ pub struct EngineStats {
 ///
 /// On return every architectural field of `cpu` is exact and `cpu.retired` counts every completed
 /// instruction. An engine charges one per instruction (one per pass of a repeated string
-/// instruction), whatever tier executes it, so that runs are reproducible.
+/// instruction, one per delivered exception), whatever tier executes it, so that runs are
+/// reproducible and a guest that does nothing but fault cannot outlast its budget.
 pub trait CpuEngine {
     /// Runs at most `budget` instructions.
     fn run(&mut self, cpu: &mut CpuState, mem: &mut Memory, sys: &mut dyn SystemBus, budget: u64) -> Exit;

@@ -183,7 +183,7 @@ pub struct CpuState {
     pub debug_hits: u8,
     /// Linear address of the page fault being raised; becomes CR2 at delivery.
     pub fault_address: u32,
-    /// Instructions completed since power-on.
+    /// Instructions completed and exceptions delivered since power-on.
     pub retired: u64,
     /// Reserved for host bindings of translated code (never saved).
     pub bindings: [u64; 4],
