@@ -93,8 +93,16 @@ pub trait SystemBus {
     fn backdoor(&mut self, _regs: [u32; 6]) -> Option<[u32; 6]> {
         None
     }
-    /// A byte written to a debug console port may be wanted by the host; default none.
-    fn ferr(&mut self, _asserted: bool) {}
+    /// Level of the FERR# pin, for CR0.NE = 0: asserted by an x87 instruction that finds an exception
+    /// pending (each time it is tried), released when the exception is cleared or masked. On a PC it
+    /// latches IRQ 13, whose handler writes port F0h; that clears the request and asserts IGNNE# until
+    /// FERR# is released.
+    ///
+    /// Returns IGNNE#: true lets the instruction pass in spite of the exception, false makes it wait
+    /// for the interrupt. A machine without this logic lets it pass.
+    fn ferr(&mut self, _asserted: bool) -> bool {
+        true
+    }
 }
 
 /// Where the CPU is when it accesses the bus.

@@ -50,8 +50,8 @@ pub struct Trap(NonZeroU64);
 pub enum TrapKind {
     /// A fault: deliver it with EIP at the instruction.
     Exception(Exception),
-    /// A repeated string instruction made a part of its iterations and is to be executed again.
-    /// EIP stays; the pass counts as one instruction.
+    /// A repeated string instruction made a part of its iterations, or an x87 instruction waits for the
+    /// interrupt of FERR#: it is to be executed again. EIP stays; the pass counts as one instruction.
     Restart,
     /// Shutdown (triple fault).
     Shutdown,

@@ -93,45 +93,63 @@ pub struct X87Reg {
 }
 
 /// The x87 unit.
+///
+/// The fields that every instruction reads lie where compilers cannot widen their loads (bytes at odd
+/// offsets, words at odd multiples of two): a wide load right after a store to one half of it waits
+/// until the store has left the store buffer, which costs more than the rest of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct X87 {
     /// Physical registers R0-R7; ST(i) is `regs[(top + i) & 7]`.
     pub regs: [X87Reg; 8],
-    /// Control word.
-    pub control: u16,
-    /// Status word without TOP (bits 13:11 zero).
-    pub status: u16,
-    /// Bit r set = physical register r is not empty (the abridged tag of FXSAVE).
-    pub valid: u8,
-    /// Top of stack, 0-7.
-    pub top: u8,
     /// Opcode of the last non-control instruction, 11 bits.
     pub opcode: u16,
-    /// Offset of the last non-control instruction.
-    pub ip: u32,
+    /// Control word.
+    pub control: u16,
     /// CS of the last non-control instruction.
     pub cs: u16,
-    /// DS of the last memory operand.
-    pub ds: u16,
+    /// Status word without TOP (bits 13:11 zero).
+    pub status: u16,
+    /// Unused, zero.
+    pub pad0: u8,
+    /// Bit r set = physical register r is not empty (the abridged tag of FXSAVE).
+    pub valid: u8,
+    /// Unused, zero.
+    pub pad1: u8,
+    /// Top of stack, 0-7.
+    pub top: u8,
+    /// Offset of the last non-control instruction.
+    pub ip: u32,
     /// Offset of the last memory operand.
     pub dp: u32,
+    /// DS of the last memory operand.
+    pub ds: u16,
+    /// Unused, zero.
+    pub pad2: u16,
 }
+
+const _: () = {
+    assert!(offset_of!(X87, control) % 4 == 2 && offset_of!(X87, status) % 4 == 2);
+    assert!(offset_of!(X87, valid) % 2 == 1 && offset_of!(X87, top) % 2 == 1);
+};
 
 impl X87 {
     /// State after FNINIT, registers zero.
     pub const fn reset() -> Self {
         Self {
             regs: [X87Reg { significand: 0, sign_exponent: 0, pad: [0; 3] }; 8],
-            control: 0x037F,
-            status: 0,
-            valid: 0,
-            top: 0,
             opcode: 0,
-            ip: 0,
+            control: 0x037F,
             cs: 0,
-            ds: 0,
+            status: 0,
+            pad0: 0,
+            valid: 0,
+            pad1: 0,
+            top: 0,
+            ip: 0,
             dp: 0,
+            ds: 0,
+            pad2: 0,
         }
     }
 }

@@ -76,7 +76,22 @@ pub fn decode(bytes: &[u8], mode: ModeKey) -> Decode {
             _ => Decode::Insn(invalid()),
         };
     }
-    Decode::Insn(lower(&ins, mode))
+    let mut insn = lower(&ins, mode);
+    if let Some(opcode) = x87_opcode(window) {
+        insn.imm2 = opcode;
+    }
+    Decode::Insn(insn)
+}
+
+/// What the x87 records as its last opcode: the low three bits of the first opcode byte, and ModRM.
+/// `None` for instructions other than D8 to DF.
+fn x87_opcode(bytes: &[u8]) -> Option<u16> {
+    let is_prefix = |b: &u8| matches!(b, 0x26 | 0x2E | 0x36 | 0x3E | 0x64..=0x67 | 0xF0 | 0xF2 | 0xF3);
+    let at = bytes.iter().position(|b| !is_prefix(b))?;
+    match bytes.get(at..at + 2)? {
+        &[first @ 0xD8..=0xDF, modrm] => Some(u16::from(first & 7) << 8 | u16::from(modrm)),
+        _ => None,
+    }
 }
 
 fn invalid() -> Insn {

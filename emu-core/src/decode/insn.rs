@@ -36,7 +36,7 @@ pub struct Insn {
     pub len: u8,
     /// See the associated constants.
     pub flags: u8,
-    /// Second immediate (ENTER's level, EXTRQ-like forms), far pointer's selector.
+    /// Second immediate (ENTER's level, EXTRQ-like forms), far pointer's selector, x87 opcode (11 bits).
     pub imm2: u16,
     /// Offset of the byte behind the instruction from the start of its block.
     pub end: u16,

@@ -8,7 +8,7 @@ use iced_x86::FlowControl;
 
 use super::{
     Env, arith, bcd, bit, branch, data, flagops, interrupts, io, muldiv, segops, shift, simd, stack, string,
-    system,
+    system, x87,
 };
 use crate::cpu::{CpuState, Exec, Trap};
 use crate::decode::iced::Decoded;
@@ -32,6 +32,7 @@ const STRAIGHT: &[Family] = &[
     string::select,
     simd::select,
     bcd::select,
+    x87::select,
     flagops::select,
     segops::select,
     system::select,

@@ -9,6 +9,7 @@
 //! | `segops.rs` `interrupts.rs` | segment loads, far transfers; INT n, IRET, BOUND |
 //! | `system.rs` `io.rs` | control, debug and model-specific registers, CPUID, HLT; ports |
 //! | `simd/` | MMX, SSE, SSE2, SSE3 |
+//! | `x87/` | x87 floating point, FXSAVE, FXRSTOR |
 //! | `dispatch.rs` | instruction → function |
 //! | `env.rs` | memory and bus access |
 
@@ -30,6 +31,7 @@ pub mod simd;
 pub mod stack;
 pub mod string;
 pub mod system;
+pub mod x87;
 
 pub use env::Env;
 

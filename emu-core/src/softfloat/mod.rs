@@ -122,19 +122,23 @@ pub enum Relation {
 }
 
 /// The modes an operation runs under, and what it reports.
+///
+/// `c1` and `flags` lie at odd offsets so that compilers do not widen their loads: a wide load right
+/// after the byte stores of an operation stalls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub struct Env {
     /// Rounding mode.
     pub rounding: Rounding,
-    /// x87 precision control. SSE operations do not look at it.
-    pub precision: Precision,
+    /// Set when the last rounding increased the magnitude (C1 of the status word).
+    /// Operations never clear it.
+    pub c1: bool,
     /// Masked exceptions ([`exception`] bits; a set bit is a masked exception).
     pub masked: u8,
     /// Exceptions raised so far ([`exception`] bits, sticky).
     pub flags: u8,
-    /// Set when the last rounding increased the magnitude (C1 of the status word).
-    /// Operations never clear it.
-    pub c1: bool,
+    /// x87 precision control. SSE operations do not look at it.
+    pub precision: Precision,
     /// MXCSR.FZ: flush tiny results to zero while underflow is masked.
     pub ftz: bool,
     /// MXCSR.DAZ: treat denormal operands as zeros.

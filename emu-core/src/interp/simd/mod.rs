@@ -26,6 +26,7 @@ mod mov;
 mod shuffle;
 
 use super::Env;
+use super::x87::{mmx_check, mmx_commit, signal_pending as x87_check};
 use crate::cpu::tlb::Scalar;
 use crate::cpu::{CpuState, Exec, Trap, cr0, cr4};
 use crate::decode::iced::Decoded;
@@ -51,31 +52,6 @@ fn sse_check(cpu: &CpuState) -> Exec {
 #[inline(never)]
 fn sse_unavailable(cpu: &CpuState) -> Trap {
     if cpu.cr0 & cr0::EM != 0 || cpu.cr4 & cr4::OSFXSR == 0 { Trap::UD } else { Trap::NM }
-}
-
-/// What every instruction with an MMX register checks first.
-///
-/// # Errors
-/// #UD if CR0.EM, #NM if CR0.TS, #MF for a pending x87 exception.
-#[inline(always)]
-fn mmx_check(cpu: &CpuState, env: &mut Env<'_>) -> Exec {
-    if cpu.cr0 & (cr0::EM | cr0::TS) != 0 {
-        return Err(if cpu.cr0 & cr0::EM != 0 { Trap::UD } else { Trap::NM });
-    }
-    x87_check(cpu, env)
-}
-
-/// #MF for a pending x87 exception.
-#[inline(always)]
-fn x87_check(cpu: &CpuState, _: &mut Env<'_>) -> Exec {
-    if cpu.x87.status & !cpu.x87.control & 0x3F != 0 { Err(Trap::MF) } else { Ok(()) }
-}
-
-/// What using MMX registers does to the x87: TOP becomes 0 and no register is empty.
-#[inline(always)]
-fn mmx_commit(cpu: &mut CpuState) {
-    cpu.x87.top = 0;
-    cpu.x87.valid = 0xFF;
 }
 
 // ---- registers ---------------------------------------------------------------------------------
