@@ -1,5 +1,6 @@
 //! Random integer instructions: encodings, registers and memory chosen to hit corners.
 
+use crate::fp::FpState;
 use crate::{ARENA, ARENA_LEN, State};
 
 /// A small deterministic generator (SplitMix64).
@@ -241,7 +242,7 @@ pub fn state(rng: &mut Rng) -> State {
     for chunk in arena.chunks_exact_mut(4) {
         chunk.copy_from_slice(&rng.corner().to_le_bytes());
     }
-    State { gpr, eflags, arena }
+    State { gpr, eflags, fp: FpState::default(), arena }
 }
 
 fn pointer(rng: &mut Rng) -> u32 {

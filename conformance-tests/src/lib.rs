@@ -1,6 +1,8 @@
 //! Tests of the CPU and the machine against silicon, other emulators and recorded answers.
 
+pub mod fp;
 pub mod gen_int;
+pub mod gen_simd;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod oracle;
 pub mod subject;
@@ -19,6 +21,8 @@ pub struct State {
     pub gpr: [u32; 8],
     /// EFLAGS.
     pub eflags: u32,
+    /// x87, MMX and SSE.
+    pub fp: fp::FpState,
     /// Contents of the arena.
     pub arena: Vec<u8>,
 }

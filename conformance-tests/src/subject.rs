@@ -6,6 +6,7 @@ use emu_core::cpu::{CpuState, Segment, TrapKind, cr0, cr4, seg};
 use emu_core::interp::Interpreter;
 use emu_core::mem::Memory;
 
+use crate::fp::FpState;
 use crate::{ARENA, ARENA_LEN, CODE, Fault, Outcome, State};
 
 /// A bus with nothing on it.
@@ -71,7 +72,7 @@ impl Subject {
         assert!(self.mem.dma_write(u64::from(ARENA), &before.arena));
         let cpu = &mut self.cpu;
         *cpu = CpuState::new();
-        cpu.cr0 = cr0::PE | cr0::PG | cr0::WP | cr0::ET | cr0::NE | cr0::MP;
+        cpu.cr0 = cr0::PE | cr0::PG | cr0::WP | cr0::ET | cr0::NE | cr0::MP | cr0::AM;
         cpu.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT;
         cpu.cr3 = DIRECTORY as u32;
         for s in 0..6 {
@@ -83,6 +84,8 @@ impl Subject {
         self.mem.select_view(true);
         cpu.gpr[..8].copy_from_slice(&before.gpr);
         cpu.set_eflags(before.eflags | 0x202);
+        cpu.update_alignment_check();
+        before.fp.load(cpu);
         cpu.eip = CODE;
         let mut fault = None;
         for _ in 0..count {
@@ -109,6 +112,6 @@ impl Subject {
         gpr.copy_from_slice(&cpu.gpr[..8]);
         let mut arena = vec![0; ARENA_LEN as usize];
         assert!(self.mem.dma_read(u64::from(ARENA), &mut arena));
-        Outcome { state: State { gpr, eflags: cpu.eflags(), arena }, fault }
+        Outcome { state: State { gpr, eflags: cpu.eflags(), fp: FpState::of(cpu), arena }, fault }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Everything lies below 4 GiB: the instruction under test, a data arena, the thunks that enter and
 //! leave. Faults arrive as signals on an alternate stack; the handler notes vector, error code, CR2
-//! and EIP and resumes in the leaving thunk.
+//! and EIP and resumes in a thunk that leaves. That thunk saves the x87 and SSE state too: returning
+//! from the signal has restored it.
 #![allow(unsafe_code)] // running machine code is the purpose of this module
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -11,6 +12,7 @@ mod thunks;
 
 use thunks::{enter_thunk, leave_thunk, skip_thunk};
 
+use crate::fp::{FpState, IMAGE_LEN};
 use crate::{ARENA, ARENA_LEN, CODE, Fault, Outcome, State};
 
 /// Thunks and the block that exchanges registers with them.
@@ -31,6 +33,10 @@ mod at {
     pub(super) const ERROR: u32 = 104;
     pub(super) const CR2: u32 = 108;
     pub(super) const EIP: u32 = 112;
+    /// FXSAVE images: the case's before and after, the host's.
+    pub(super) const FX: u32 = 0x200;
+    pub(super) const OUT_FX: u32 = 0x400;
+    pub(super) const HOST_FX: u32 = 0x600;
 }
 
 /// The silicon. One case at a time.
@@ -69,6 +75,11 @@ fn map(at: u32, len: usize, executable: bool) -> bool {
 fn poke(at: u32, bytes: &[u8]) {
     // SAFETY: callers write to pages they mapped, within their length.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at as usize as *mut u8, bytes.len()) }
+}
+
+fn peek(at: u32, bytes: &mut [u8]) {
+    // SAFETY: callers read from pages they mapped, within their length.
+    unsafe { std::ptr::copy_nonoverlapping(at as usize as *const u8, bytes.as_mut_ptr(), bytes.len()) }
 }
 
 const SKIP: u32 = THUNK + 0xC00;
@@ -169,6 +180,7 @@ impl Silicon {
         bytes.extend_from_slice(&[0x33, 0]);
         poke(CODE, &bytes);
         poke(ARENA, &before.arena);
+        poke(BLOCK + at::FX, &before.fp.to_image());
         for (n, r) in before.gpr.iter().enumerate() {
             write(at::GPR + 4 * n as u32, *r);
         }
@@ -187,10 +199,10 @@ impl Silicon {
             *r = read(at::OUT_GPR + 4 * n as u32);
         }
         let mut arena = vec![0; ARENA_LEN as usize];
-        // SAFETY: the arena is mapped and ARENA_LEN long.
-        unsafe {
-            std::ptr::copy_nonoverlapping(ARENA as usize as *const u8, arena.as_mut_ptr(), arena.len());
-        }
+        peek(ARENA, &mut arena);
+        let mut image = [0; IMAGE_LEN];
+        peek(BLOCK + at::OUT_FX, &mut image);
+        let fp = FpState::from_image(&image);
         let fault = match read(at::FAULT) {
             0 => None,
             n => {
@@ -199,6 +211,6 @@ impl Silicon {
                 Some(Fault { vector, error: read(at::ERROR), cr2, eip: read(at::EIP) })
             }
         };
-        Outcome { state: State { gpr, eflags: read(at::OUT_EFLAGS), arena }, fault }
+        Outcome { state: State { gpr, eflags: read(at::OUT_EFLAGS), fp, arena }, fault }
     }
 }

@@ -13,6 +13,8 @@ pub(super) fn enter_thunk() -> Result<Vec<u8>, IcedError> {
         a.push(r)?;
     }
     a.mov(qword_ptr(abs(at::RSP)), rsp)?;
+    a.fxsave(ptr(abs(at::HOST_FX)))?;
+    a.fxrstor(ptr(abs(at::FX)))?;
     a.mov(eax, 0x2B)?;
     a.mov(ds, eax)?;
     a.mov(es, eax)?;
@@ -40,24 +42,26 @@ pub(super) fn leave_thunk() -> Result<Vec<u8>, IcedError> {
     a.pushfq()?;
     a.pop(rax)?;
     a.mov(dword_ptr(abs(at::OUT_EFLAGS)), eax)?;
-    a.push(2)?;
-    a.popfq()?;
-    for r in [r15, r14, r13, r12, rbp, rbx] {
-        a.pop(r)?;
-    }
-    a.ret()?;
+    swap_fp_and_return(&mut a)?;
     a.assemble(u64::from(LEAVE))
 }
 
-/// Resumes behind a fault: everything was noted by the handler.
+/// Resumes behind a fault: everything but the floating-point state was noted by the handler.
 pub(super) fn skip_thunk() -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
     a.mov(rsp, qword_ptr(u64::from(BLOCK + at::RSP)))?;
+    swap_fp_and_return(&mut a)?;
+    a.assemble(u64::from(SKIP))
+}
+
+/// Keeps the case's floating-point state, takes back the host's, returns to the caller of THUNK.
+fn swap_fp_and_return(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.push(2)?;
     a.popfq()?;
+    a.fxsave(ptr(u64::from(BLOCK + at::OUT_FX)))?;
+    a.fxrstor(ptr(u64::from(BLOCK + at::HOST_FX)))?;
     for r in [r15, r14, r13, r12, rbp, rbx] {
         a.pop(r)?;
     }
-    a.ret()?;
-    a.assemble(u64::from(SKIP))
+    a.ret()
 }

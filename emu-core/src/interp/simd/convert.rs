@@ -162,6 +162,8 @@ fn to_mmx<C: Packed, S: Source>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn)
     sse_check(cpu)?;
     x87_check(cpu, env)?;
     let v = C::read::<S>(cpu, env, i)?;
+    // Even if an unmasked exception follows.
+    u64::touch(cpu);
     let mut fp = modes(cpu);
     let r = C::apply(v, &mut fp);
     conclude(cpu, &fp)?;
@@ -183,9 +185,9 @@ fn cvtpi2ps_mm(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     sse_check(cpu)?;
     x87_check(cpu, env)?;
     let v = u64::get(cpu, i.r1);
-    set_cvtpi2ps(cpu, i, v)?;
+    // Even if an unmasked exception follows.
     u64::touch(cpu);
-    Ok(())
+    set_cvtpi2ps(cpu, i, v)
 }
 
 /// Without an MMX register the x87 is not involved.

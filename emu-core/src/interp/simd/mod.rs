@@ -140,6 +140,15 @@ macro_rules! lanes {
     };
 }
 
+/// The trap of a 16-byte operand that violates its segment: misalignment comes first, which shows in
+/// the stack segment (#GP instead of #SS).
+#[cold]
+#[inline(never)]
+fn misaligned_or(cpu: &CpuState, i: &Insn, trap: Trap) -> Trap {
+    let base = cpu.seg.get(usize::from(i.seg)).map_or(0, |segment| segment.base);
+    if base.wrapping_add(i.ea(cpu)) & 15 != 0 { Trap::GP0 } else { trap }
+}
+
 impl Vector for u128 {
     #[inline(always)]
     fn check(cpu: &CpuState, _: &mut Env<'_>) -> Exec {
@@ -161,7 +170,7 @@ impl Vector for u128 {
 
     #[inline(always)]
     fn load(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec<Self> {
-        let lin = env.linear_read(cpu, i.seg, i.ea(cpu), 16)?;
+        let lin = env.linear_read(cpu, i.seg, i.ea(cpu), 16).map_err(|trap| misaligned_or(cpu, i, trap))?;
         if lin & 15 != 0 {
             return Err(Trap::GP0);
         }
@@ -170,7 +179,7 @@ impl Vector for u128 {
 
     #[inline(always)]
     fn store(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn, v: Self) -> Exec {
-        let lin = env.linear_write(cpu, i.seg, i.ea(cpu), 16)?;
+        let lin = env.linear_write(cpu, i.seg, i.ea(cpu), 16).map_err(|trap| misaligned_or(cpu, i, trap))?;
         if lin & 15 != 0 {
             return Err(Trap::GP0);
         }

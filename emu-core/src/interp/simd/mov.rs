@@ -159,23 +159,26 @@ fn movnti(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
 }
 
 /// MASKMOVQ, MASKMOVDQU: stores the bytes of operand 1 whose mask byte in operand 2 is negative at
-/// (E)DI. An empty mask accesses nothing; any other must be able to write the whole operand.
+/// (E)DI. The whole operand must be writable even if the mask is empty; it is checked in quadwords.
+/// MASKMOVQ affects the x87 even if it faults. (The SDM leaves this open; it is what AMD's do.)
 fn maskmov<V: Vector>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     V::check(cpu, env)?;
     let (data, mask) = (V::get(cpu, i.r1).wide(), V::get(cpu, i.r0).wide());
     let size = size_of::<V>() as u32;
     let offset = cpu.gpr[gpr::EDI];
     let offset = if i.addr16() { offset & 0xFFFF } else { offset };
-    let lin = env.linear_write(cpu, i.seg, offset, size)?;
-    if sign_mask8(mask) != 0 {
-        env.probe_write(cpu, lin, size)?;
+    V::touch(cpu);
+    for at in (0..size).step_by(8) {
+        let lin = env.linear_write(cpu, i.seg, offset.wrapping_add(at), 8)?;
+        env.aligned(cpu, lin, 8)?;
+        env.probe_write(cpu, lin, 8)?;
     }
+    let lin = env.linear_write(cpu, i.seg, offset, size)?;
     for n in 0..size {
         if mask >> (8 * n + 7) & 1 != 0 {
             env.write(cpu, lin.wrapping_add(n), (data >> (8 * n)) as u8)?;
         }
     }
-    V::touch(cpu);
     Ok(())
 }
 
