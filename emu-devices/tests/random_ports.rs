@@ -32,15 +32,22 @@ subjects! {
     acpi => dev::acpi::AcpiPm::PORTS, &[], dev::acpi::AcpiPm::new(line(9));
     cmos_rtc => dev::timer::cmos_rtc::CmosRtc::PORTS, &[], dev::timer::cmos_rtc::CmosRtc::new(line(8), Default::default());
     dma8237 => dev::dma8237::Dma8237::PORTS, &[], dev::dma8237::Dma8237::new();
+    floppy => dev::block::floppy::Floppy::PORTS, &[], floppy_with_disk();
     fw_cfg => dev::fw_cfg::FwCfg::PORTS, &[], dev::fw_cfg::FwCfg::new(64 << 20);
     i8042 => dev::input::i8042::I8042::PORTS, &[], dev::input::i8042::I8042::new(line(1), line(12));
+    ide_disk => dev::block::ide::IdeController::PORTS, &[], ide(true);
+    ide_empty => dev::block::ide::IdeController::PORTS, &[], ide(false);
     ioapic => &[], dev::irqchip::ioapic::IoApic::MMIO, dev::irqchip::ioapic::IoApic::new();
     lapic => &[], dev::irqchip::lapic::LocalApic::MMIO, dev::irqchip::lapic::LocalApic::new();
+    ne2000 => dev::net::ne2000::Ne2000Pci::PORTS, &[], dev::net::ne2000::Ne2000Pci::new(line(10), [0, 0x22, 0x15, 1, 2, 3], Box::new(dev::net::NoNetwork));
+    parallel => dev::parallel::ParallelPort::PORTS, &[], dev::parallel::ParallelPort::new(0x378, line(7));
     pci => dev::pci::PciBus::PORTS, &[], pci_bus();
     pic8259 => dev::irqchip::pic8259::Pic8259Pair::PORTS, &[], dev::irqchip::pic8259::Pic8259Pair::new();
     pit8254 => dev::timer::pit8254::Pit8254::PORTS, &[], dev::timer::pit8254::Pit8254::new(line(0));
+    sb16 => dev::audio::sb16::Sb16::PORTS, &[], sb16_with_sink();
     system_ports => dev::system_ports::SystemPorts::PORTS, &[], dev::system_ports::SystemPorts::new(sink());
     uart16550 => dev::serial::uart16550::Uart16550::PORTS, &[], dev::serial::uart16550::Uart16550::new(line(4), sink());
+    vga => dev::vga::Vga::PORTS, &[(0xA0000, 0x20000), (0xE000_0000, 0x4_0010)], drawn_vga();
     vmware_port => dev::vmware_port::VmwarePort::PORTS, &[], dev::vmware_port::VmwarePort::new();
     virtio_9p => &[(0xA600, 0x100), (0xA700, 16), (0xA800, 64), (0xA900, 16)], &[], virtio(dev::virtio::VirtioP9::new("host9p", Box::new(Nobody)), dev::virtio::Slot::P9);
     virtio_balloon => &[(0xD600, 16), (0xD700, 16), (0xD800, 64), (0xD900, 16)], &[], virtio(dev::virtio::VirtioBalloon::new(), dev::virtio::Slot::BALLOON);
@@ -55,6 +62,78 @@ fn line(n: u8) -> IrqLine {
 
 fn sink() -> Box<dyn dev::serial::SerialSink> {
     Box::new(dev::serial::NullSink)
+}
+
+fn disk(len: usize) -> Box<dyn dev::block::backend::BlockBackend> {
+    Box::new(dev::block::backend::MemoryDisk::new(vec![0x5A; len]))
+}
+
+fn floppy_with_disk() -> dev::block::floppy::Floppy {
+    let mut floppy = dev::block::floppy::Floppy::new(line(6));
+    floppy.insert(0, disk(1_474_560), false).expect("a standard format");
+    floppy
+}
+
+/// With two disks and a CD, interrupts on, or with nothing at all.
+fn ide(full: bool) -> dev::block::ide::IdeController {
+    let some = |len| full.then(|| disk(len));
+    dev::block::ide::IdeController::new(
+        [line(14), line(15)],
+        [some(700 * 512 + 9), some(4096)],
+        some(9 * 2048),
+    )
+}
+
+fn sb16_with_sink() -> dev::audio::sb16::Sb16 {
+    struct Deaf;
+    impl dev::audio::AudioSink for Deaf {
+        fn play(&mut self, rate: u32, frames: &[dev::audio::Frame]) {
+            assert!(rate > 0 && frames.len() <= 4096);
+        }
+    }
+    let mut card = dev::audio::sb16::Sb16::new(dev::audio::sb16::SB16_IRQS.map(line));
+    card.set_sink(Some(Box::new(Deaf)));
+    card
+}
+
+/// Draws the picture at every (spurious) event, so that the renderer meets the registers in every
+/// state.
+struct Drawn(dev::vga::Vga);
+
+fn drawn_vga() -> Drawn {
+    let mut card = dev::vga::Vga::new(0);
+    card.set_text_mode_3();
+    Drawn(card)
+}
+
+impl Device for Drawn {
+    fn name(&self) -> &'static str {
+        "vga"
+    }
+    fn port_read(&mut self, ctx: &mut dev::device::Ctx<'_>, port: u16, size: AccessSize) -> Option<u32> {
+        self.0.port_read(ctx, port, size)
+    }
+    fn port_write(&mut self, ctx: &mut dev::device::Ctx<'_>, port: u16, size: AccessSize, value: u32) {
+        self.0.port_write(ctx, port, size, value);
+    }
+    fn mmio_read(&mut self, ctx: &mut dev::device::Ctx<'_>, addr: u64, size: AccessSize) -> Option<u32> {
+        self.0.mmio_read(ctx, addr, size)
+    }
+    fn mmio_write(&mut self, ctx: &mut dev::device::Ctx<'_>, addr: u64, size: AccessSize, value: u32) {
+        self.0.mmio_write(ctx, addr, size, value);
+    }
+    fn on_event(&mut self, _: &mut dev::device::Ctx<'_>) {
+        let mut pixels = Vec::new();
+        let (width, height) = self.0.render(&mut pixels);
+        assert_eq!(pixels.len(), width as usize * height as usize * 4);
+        assert!(self.0.text_screen().len() <= 4096);
+    }
+    fn reset(&mut self, ctx: &mut dev::device::Ctx<'_>, kind: ResetKind) {
+        self.0.reset(ctx, kind);
+    }
+    fn as_any(&mut self) -> &mut dyn std::any::Any {
+        self
+    }
 }
 
 fn virtio<D: dev::virtio::VirtioDevice>(device: D, slot: dev::virtio::Slot) -> dev::virtio::VirtioPci<D> {

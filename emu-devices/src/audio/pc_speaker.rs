@@ -1,7 +1,7 @@
 //! The loudspeaker behind port 61h and counter 2 of the 8254.
 //!
-//! It has no port of its own: whoever owns port 61h and the counter tells it what they do, and the
-//! host asks it for samples at the pace of its sound output.
+//! It has no port of its own: the board tells it the tone when port 61h or the counter changed, and
+//! the host asks it for samples at the pace of its sound output.
 
 use emu_core::time::{NS_PER_SEC, VmTime};
 
@@ -41,12 +41,11 @@ impl PcSpeaker {
         self.sink = sink;
     }
 
-    /// Port 61h or counter 2 changed at `now`: `on` if both gate and speaker data are set and the
-    /// counter makes a square wave, `reload` is its reload value (0 = 65,536).
-    pub fn set_tone(&mut self, now: VmTime, on: bool, reload: u16) {
+    /// From `now` on the tone has a period of `period` input clocks of the counter; `None` is
+    /// silence (see `Pit8254::speaker_period`).
+    pub fn set_tone(&mut self, now: VmTime, period: Option<u32>) {
         self.run_to(now);
-        let period = if reload == 0 { 0x1_0000 } else { u32::from(reload) };
-        self.half_period = if on { (period / 2).max(1) } else { 0 };
+        self.half_period = period.map_or(0, |period| (period / 2).clamp(1, 0x8000));
     }
 
     /// Frequency being played, hertz; `None` when silent.
@@ -111,12 +110,12 @@ mod tests {
     fn pc_speaker_tone_has_its_frequency_and_then_silence() {
         let (mut speaker, recorder) = (PcSpeaker::new(48_000), Recorder::default());
         speaker.set_sink(Some(Box::new(recorder.clone())));
-        speaker.set_tone(0, true, 1193); // 1000 Hz
+        speaker.set_tone(0, Some(1193)); // 1000 Hz
         assert_eq!(speaker.frequency(), Some(1000));
         for ms in 1..=100 {
             speaker.run_to(ms * 1_000_000);
         }
-        speaker.set_tone(100_000_000, false, 1193);
+        speaker.set_tone(100_000_000, None);
         speaker.run_to(200_000_000);
         let samples = recorder.0.lock().unwrap();
         assert_eq!(samples.len(), 9600);
@@ -129,7 +128,7 @@ mod tests {
     fn pc_speaker_long_gap_makes_a_bounded_number_of_samples() {
         let (mut speaker, recorder) = (PcSpeaker::new(48_000), Recorder::default());
         speaker.set_sink(Some(Box::new(recorder.clone())));
-        speaker.set_tone(0, true, 1);
+        speaker.set_tone(0, Some(1));
         speaker.run_to(u64::MAX);
         assert_eq!(recorder.0.lock().unwrap().len() as u64, MAX_GAP);
     }
