@@ -10,6 +10,7 @@ pub mod cache;
 pub mod contents;
 pub mod fsjson;
 mod guest_tree;
+pub mod image_blobs;
 mod json;
 pub mod overlay;
 mod saving;

@@ -287,8 +287,8 @@ fn overlay_limit_is_enospc_and_removing_makes_room() {
     client.create("/", "f", 1).unwrap();
     let written = client.write(1, 0, &[1; 400_000]).unwrap();
     assert_eq!(written, 4 * 65536);
-    assert_eq!(client.write(1, written.into(), &[1; 65536]), Err(Errno::ENOSPC));
-    assert_eq!(client.attr(1).size, written.into());
+    assert_eq!(client.write(1, u64::from(written), &[1; 65536]), Err(Errno::ENOSPC));
+    assert_eq!(client.attr(1).size, u64::from(written));
     let mut made = 0;
     while client.mkdir("/", &format!("d{made}")).is_ok() {
         made += 1;
