@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use emu_devices::machine::{SERIAL_PORTS, ram_size, vga_size};
+
 use crate::image::Image;
 use crate::image::kernel_source::KernelFlags;
 use crate::limits;
@@ -96,11 +98,11 @@ pub struct BootConfig {
     /// Guest RAM in bytes.
     pub memory_size: u64,
     /// Video memory in bytes.
-    pub vga_memory_size: u64,
+    pub vga_memory_size: u32,
     /// ACPI tables and power management.
     pub acpi: bool,
     /// COM1 to COM4 exist.
-    pub uarts: [bool; 4],
+    pub uarts: [bool; SERIAL_PORTS],
     /// Highest standard CPUID leaf.
     pub cpuid_level: u32,
     /// Kernel command line.
@@ -201,9 +203,11 @@ impl BootConfig {
             return Err(ConfigError::CmdlineTooLong { image: path() });
         }
 
+        let vga_memory = json.vga_memory_size.unwrap_or(DEFAULT_VGA_MEMORY);
+        let vga_memory = u32::try_from(vga_memory).unwrap_or(u32::MAX);
         let config = Self {
-            memory_size: memory_size(options.memory.or(json.memory_size).unwrap_or(DEFAULT_MEMORY)),
-            vga_memory_size: vga_memory_size(json.vga_memory_size.unwrap_or(DEFAULT_VGA_MEMORY)),
+            memory_size: ram_size(options.memory.or(json.memory_size).unwrap_or(DEFAULT_MEMORY)),
+            vga_memory_size: vga_size(vga_memory),
             acpi: json.acpi,
             // COM2 is always there: the guest service has it, or finds nobody.
             uarts: [true, true, json.uart2, json.uart3],
@@ -225,19 +229,6 @@ impl BootConfig {
     pub fn memory_size_with(&self, has_initrd: bool) -> u64 {
         if has_initrd { self.memory_size.max(limits::MIN_MEMORY_WITH_INITRD) } else { self.memory_size }
     }
-}
-
-/// RAM a machine gets when `asked` bytes are wanted: v86's rule, so that snapshots fit.
-fn memory_size(asked: u64) -> u64 {
-    asked
-        .clamp(limits::MIN_MEMORY, limits::MAX_MEMORY)
-        .checked_next_multiple_of(limits::MEMORY_GRANULE)
-        .unwrap_or(limits::MAX_MEMORY)
-}
-
-/// Video memory a machine gets when `asked` bytes are wanted.
-fn vga_memory_size(asked: u64) -> u64 {
-    asked.clamp(limits::MIN_VGA_MEMORY, limits::MAX_VGA_MEMORY).next_power_of_two()
 }
 
 /// Reads a size: a number of bytes, or one with a unit (`K`, `M`, `G`, also `KiB`, `KB`, …, all
@@ -272,7 +263,8 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
     if size < limits::MIN_MEMORY {
         return Err("at least 1M is needed".to_owned());
     }
-    if size > limits::MAX_MEMORY + limits::MEMORY_GRANULE {
+    // 2G itself is taken: it is what people write for the largest machine, which has a bit less.
+    if size > limits::MAX_MEMORY {
         return Err("a machine has at most 2G".to_owned());
     }
     Ok(size)
@@ -338,19 +330,14 @@ mod tests {
     }
 
     #[test]
-    fn memory_size_is_rounded_as_v86_does() {
-        for (asked, given) in [
-            (0, 1 << 20),
-            ((1 << 20) + 1, (1 << 20) + (128 << 10)),
-            (512 << 20, 512 << 20),
-            (1 << 31, (1 << 31) - (128 << 10)),
-            (u64::MAX, (1 << 31) - (128 << 10)),
+    fn memory_sizes_are_rounded_as_v86_does() {
+        for (json, memory, video) in [
+            (r#"{"memory_size": 0, "vga_memory_size": 0}"#, 1 << 20, 256 << 10),
+            (r#"{"memory_size": 1048577, "vga_memory_size": 5e6}"#, (1 << 20) + (128 << 10), 8 << 20),
+            (r#"{"memory_size": 1e15, "vga_memory_size": 1e15}"#, (2 << 30) - (128 << 10), 256 << 20),
         ] {
-            assert_eq!(memory_size(asked), given, "{asked}");
-        }
-        for (asked, given) in [(0, 256 << 10), (3 << 20, 4 << 20), (8 << 20, 8 << 20), (u64::MAX, 256 << 20)]
-        {
-            assert_eq!(vga_memory_size(asked), given, "{asked}");
+            let (config, _) = resolve(json, &BootOptions::default()).unwrap();
+            assert_eq!((config.memory_size, config.vga_memory_size), (memory, video), "{json}");
         }
         let (config, _) = resolve(r#"{"memory_size": 1048576}"#, &BootOptions::default()).unwrap();
         assert_eq!((config.memory_size_with(false), config.memory_size_with(true)), (1 << 20, 64 << 20));

@@ -48,7 +48,8 @@ impl Error {
             Self::Kernel(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::NotYet { hint, .. } => hint.map(str::to_owned),
-            Self::Vm(_) | Self::Console(_) => None,
+            Self::Vm(error) => error.hint(),
+            Self::Console(_) => None,
         }
     }
 }

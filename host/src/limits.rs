@@ -50,23 +50,14 @@ pub const MAX_INITRD: u64 = 1 << 30;
 /// Largest kernel command line in bytes; Linux takes 2047.
 pub const MAX_CMDLINE: usize = 16 << 10;
 
-/// Guest RAM ends here at the latest: v86 has no larger machines, and snapshots go both ways.
-pub const MAX_MEMORY: u64 = (1 << 31) - MEMORY_GRANULE;
+/// Largest guest RAM that can be asked for, in bytes.
+pub const MAX_MEMORY: u64 = 2 << 30;
 
-/// Smallest guest RAM.
+/// Smallest guest RAM that can be asked for, in bytes.
 pub const MIN_MEMORY: u64 = 1 << 20;
 
-/// Smallest guest RAM with an initrd: it is loaded at 64 MiB or just below the end of memory.
+/// Smallest guest RAM with an initrd, in bytes: v86 gives no less.
 pub const MIN_MEMORY_WITH_INITRD: u64 = 64 << 20;
-
-/// Guest RAM is a multiple of this.
-pub const MEMORY_GRANULE: u64 = 128 << 10;
-
-/// Smallest video memory.
-pub const MIN_VGA_MEMORY: u64 = 256 << 10;
-
-/// Largest video memory.
-pub const MAX_VGA_MEMORY: u64 = 256 << 20;
 
 /// Longest text `--exit-on` can look for, in bytes.
 pub const MAX_EXIT_PATTERN: usize = 4 << 10;

@@ -7,26 +7,56 @@
 
 use std::sync::Arc;
 
+use emu_core::engine::CpuEngine;
+use emu_core::interp::Interpreter;
+use emu_core::time::ClockSource;
+use emu_devices::machine::{
+    Boot, BuildError, HostMessage, LinuxBoot, LoadError, Machine, MachineConfig, Mailbox, SERIAL_PORTS,
+};
+use emu_devices::serial::NullSink;
+use emu_devices::virtio::p9::P9Handler;
+
+pub use emu_devices::machine::StopReason;
+pub use emu_devices::serial::SerialSink;
+
+use crate::clock::{Random, SystemClock};
 use crate::config::{ClockMode, Engine};
+
+/// Guest time per instruction with a deterministic clock: a processor of 250 million instructions
+/// per second.
+const PS_PER_INSTRUCTION: u64 = 4000;
+
+/// Calendar time at power-on with a deterministic clock: 2024-01-01 00:00 UTC.
+pub const DETERMINISTIC_EPOCH: u64 = 1_704_067_200;
+
+/// Seed of everything random in deterministic runs.
+const DETERMINISTIC_SEED: u64 = 86;
+
+/// First half of the network card's address, as v86 has it.
+const MAC_PREFIX: [u8; 3] = [0x00, 0x22, 0x15];
 
 /// What [`build`] makes a machine of.
 pub struct VmSpec {
     /// Guest RAM in bytes.
     pub memory_size: u64,
     /// Video memory in bytes.
-    pub vga_memory_size: u64,
+    pub vga_memory_size: u32,
     /// ACPI tables and power management.
     pub acpi: bool,
     /// COM1 to COM4 exist.
-    pub uarts: [bool; 4],
+    pub uarts: [bool; SERIAL_PORTS],
     /// Highest standard CPUID leaf.
     pub cpuid_level: u32,
     /// bzImage, ELF or multiboot file.
     pub kernel: Vec<u8>,
+    /// Where the kernel comes from, for messages.
+    pub kernel_origin: String,
     /// Initial RAM disk.
     pub initrd: Option<Vec<u8>>,
     /// Kernel command line.
     pub cmdline: String,
+    /// Server of the virtio-9p device.
+    pub filesystem: Option<Box<dyn P9Handler>>,
     /// Where guest time comes from.
     pub clock: ClockMode,
     /// What executes instructions.
@@ -35,36 +65,12 @@ pub struct VmSpec {
     pub console: Box<dyn SerialSink>,
 }
 
-/// Receiver of the bytes that a guest sends on a serial port. Called on the vCPU thread.
-pub trait SerialSink: Send {
-    /// One byte.
-    fn write(&mut self, byte: u8);
-    /// The guest has come to rest: what was written should be seen now.
-    fn flush(&mut self);
-}
-
-/// Why a machine stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// The guest switched the power off.
-    PowerOff,
-    /// The CPU halted with interrupts disabled; nothing can wake it. Linux ends so without ACPI.
-    Halted,
-    /// The CPU shut down after a triple fault.
-    TripleFault,
-    /// [`Guest::stop`] was called.
-    Stopped,
-    /// A test device ended the run with this status.
-    GuestExit(u8),
-}
-
 /// What a guest is doing, as seen from another thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GuestStatus {
     /// Bytes sent to COM1 that the guest has not read.
     pub input_pending: usize,
-    /// The guest has told COM1 that it wants input (receive interrupt enabled, or it has read a
-    /// byte). Before that, a UART's owner throws away what comes in.
+    /// The guest has told COM1 that it wants input. Before that it may throw away what comes in.
     pub listening: bool,
     /// The CPU is halted and waits for an interrupt.
     pub halted: bool,
@@ -74,8 +80,8 @@ pub struct GuestStatus {
 pub trait Guest: Send + Sync {
     /// Sends bytes to COM1. False if they do not fit now; wait and send them again.
     fn type_bytes(&self, bytes: &[u8]) -> bool;
-    /// Waits until there may be space for [`Guest::type_bytes`].
-    fn wait_space(&self);
+    /// Waits until there may be space for that many bytes.
+    fn wait_space(&self, bytes: usize);
     /// Asks the machine to stop. May be called again.
     fn stop(&self);
     /// What the guest is doing.
@@ -88,7 +94,7 @@ pub trait Runner: Send {
     fn run(&mut self) -> StopReason;
     /// Instructions retired so far.
     fn retired(&self) -> u64;
-    /// Hash of everything the guest could observe.
+    /// Hash of the machine's state: equal for equal deterministic runs.
     fn state_hash(&mut self) -> u64;
     /// Registers and whatever else explains a crash.
     fn report(&self) -> String;
@@ -108,9 +114,36 @@ pub enum VmError {
     /// This engine is not part of this version.
     #[error("Cannot build the machine: engine {0}: not built yet")]
     Engine(&'static str),
-    /// The machine is not part of this version.
-    #[error("Cannot build the machine: it is not part of this build")]
-    NoMachine,
+    /// The host has no random numbers.
+    #[error("Cannot build the machine: no random numbers: {0}")]
+    Random(getrandom::Error),
+    /// The kernel does not boot.
+    #[error("Cannot boot the kernel: {origin}")]
+    Kernel {
+        /// Where it comes from.
+        origin: String,
+        /// What is wrong with it.
+        source: LoadError,
+    },
+    /// Anything else.
+    #[error("Cannot build the machine")]
+    Build(#[source] BuildError),
+}
+
+impl VmError {
+    /// What the user can try.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Engine(_) => Some("--engine interp is there".to_owned()),
+            Self::Kernel { source: LoadError::NoRoom { .. }, .. } => {
+                Some("give the guest more memory with --memory SIZE".to_owned())
+            }
+            Self::Build(BuildError::Memory(..)) => {
+                Some("give the guest less memory with --memory SIZE".to_owned())
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Builds a machine.
@@ -120,6 +153,88 @@ pub enum VmError {
 pub fn build(spec: VmSpec) -> Result<Vm, VmError> {
     match spec.engine {
         Engine::Jit => Err(VmError::Engine("jit")),
-        Engine::Interp => Err(VmError::NoMachine),
+        Engine::Interp => build_with(spec, Interpreter::new()),
+    }
+}
+
+fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<Vm, VmError> {
+    let (clock, mut random) = match spec.clock {
+        ClockMode::Host => {
+            (ClockSource::HostPaced(Box::new(SystemClock::new())), Random::system().map_err(VmError::Random)?)
+        }
+        ClockMode::Deterministic => {
+            let clock = ClockSource::Deterministic {
+                ps_per_instruction: PS_PER_INSTRUCTION,
+                wall_start_ns: DETERMINISTIC_EPOCH * emu_core::time::NS_PER_SEC,
+            };
+            (clock, Random::fixed(DETERMINISTIC_SEED))
+        }
+    };
+    let [com1, com2, com3, com4] = spec.uarts;
+    let silent = |exists: bool| exists.then(|| Box::new(NullSink) as Box<dyn SerialSink>);
+    let config = MachineConfig {
+        memory_size: spec.memory_size,
+        vga_memory_size: spec.vga_memory_size,
+        acpi: spec.acpi,
+        serial: [com1.then_some(spec.console), silent(com2), silent(com3), silent(com4)],
+        cpuid_level: spec.cpuid_level,
+        boot: Boot::Linux(LinuxBoot { kernel: spec.kernel, initrd: spec.initrd, cmdline: spec.cmdline }),
+        filesystem: spec.filesystem,
+        clock,
+        mac: mac(&mut random),
+        random: Box::new(move || random.next_u32()),
+    };
+    let mailbox = Mailbox::new();
+    let machine = Machine::new(config, engine, mailbox.clone()).map_err(|error| match error {
+        BuildError::Load(source) => VmError::Kernel { origin: spec.kernel_origin, source },
+        error => VmError::Build(error),
+    })?;
+    Ok(Vm { runner: Box::new(machine), guest: Arc::new(Remote(mailbox)) })
+}
+
+/// A new address for a network card.
+fn mac(random: &mut Random) -> [u8; 6] {
+    let [a, b, c] = MAC_PREFIX;
+    let [d, e, f, _] = random.next_u32().to_le_bytes();
+    [a, b, c, d, e, f]
+}
+
+impl<E: CpuEngine + Send> Runner for Machine<E> {
+    fn run(&mut self) -> StopReason {
+        Machine::run(self)
+    }
+
+    fn retired(&self) -> u64 {
+        Machine::retired(self)
+    }
+
+    fn state_hash(&mut self) -> u64 {
+        Machine::state_hash(self)
+    }
+
+    fn report(&self) -> String {
+        Machine::report(self)
+    }
+}
+
+struct Remote(Arc<Mailbox>);
+
+impl Guest for Remote {
+    fn type_bytes(&self, bytes: &[u8]) -> bool {
+        self.0.send(HostMessage::Serial { port: 0, bytes: bytes.to_vec() })
+    }
+
+    fn wait_space(&self, bytes: usize) {
+        self.0.wait_space(bytes);
+    }
+
+    fn stop(&self) {
+        // Refused only by a machine that has stopped.
+        let _ = self.0.send(HostMessage::Stop);
+    }
+
+    fn status(&self) -> GuestStatus {
+        let status = self.0.status();
+        GuestStatus { input_pending: status.serial_backlog, listening: status.listening, halted: status.idle }
     }
 }

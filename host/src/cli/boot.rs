@@ -5,7 +5,7 @@
 //! standard output was closed, 1 for any other error.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -279,8 +279,10 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
         uarts: config.uarts,
         cpuid_level: config.cpuid_level,
         kernel: kernel.kernel,
+        kernel_origin: kernel.origin,
         initrd: kernel.initrd,
         cmdline: config.cmdline.clone(),
+        filesystem: None,
         clock: config.clock,
         engine: config.engine,
         console: session.sink(),
@@ -306,7 +308,7 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
 
 /// Says how the session ended. Returns the exit status.
 fn tell_end(ended: Ended, image: &Path, elapsed: Duration, state_hash: bool, reporter: Reporter) -> u8 {
-    let Ended { end, mut runner } = ended;
+    let Ended { end, mut runner, mid_line } = ended;
     let notes = !reporter.quiet && !reporter.json;
     let reason = match &end {
         End::ExitPattern => Some("Exit pattern"),
@@ -317,6 +319,8 @@ fn tell_end(ended: Ended, image: &Path, elapsed: Duration, state_hash: bool, rep
     if let Some(reason) = reason.filter(|_| notes) {
         // As the old tool printed it; scripts look for it.
         print(&format!("\r\n{reason} detected. Exiting...\n"));
+    } else if mid_line && io::stdout().is_terminal() {
+        print("\n");
     }
     match &end {
         End::Timeout(timeout) => {

@@ -89,7 +89,7 @@ impl InputThread {
                 if self.ended.load(Ordering::Acquire) {
                     return false;
                 }
-                self.guest.wait_space();
+                self.guest.wait_space(message.len());
             }
         }
         true

@@ -58,6 +58,8 @@ struct Queue {
     finished: bool,
     /// When the guest last printed something.
     last: Instant,
+    /// The last byte written did not end a line.
+    mid_line: bool,
 }
 
 impl Output {
@@ -77,6 +79,7 @@ impl Output {
             released: false,
             finished: false,
             last: clock::now(),
+            mid_line: false,
         };
         let shared =
             Arc::new(Shared { queue: Mutex::new(queue), filled: Condvar::new(), taken: Condvar::new() });
@@ -101,6 +104,11 @@ impl Output {
     /// Time since the guest last printed something (or since the start).
     pub fn silent_for(&self) -> Duration {
         clock::now().saturating_duration_since(self.shared.lock().last)
+    }
+
+    /// True if what was written last does not end a line.
+    pub fn is_mid_line(&self) -> bool {
+        self.shared.lock().mid_line
     }
 
     /// From now on the machine never waits for the terminal.
@@ -151,6 +159,7 @@ impl Shared {
                 events(OutputEvent::Failed(error));
                 return;
             }
+            self.lock().mid_line = batch.last().is_some_and(|byte| *byte != b'\n');
             if matcher.as_mut().is_some_and(|matcher| matcher.feed(&batch)) {
                 *matcher = None;
                 events(OutputEvent::PatternFound);

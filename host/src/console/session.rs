@@ -140,6 +140,8 @@ pub struct Ended {
     pub end: End,
     /// The stopped machine, unless it is lost.
     pub runner: Option<Box<dyn Runner>>,
+    /// The guest's last line of output has no end.
+    pub mid_line: bool,
 }
 
 /// A session before its machine exists: the console is there first, because the machine is built
@@ -213,7 +215,7 @@ impl Session {
             None => self.stop(end, &*guest),
         };
         let end = self.finish_output(end, timeout.map(|(_, at)| at));
-        Ok(Ended { end, runner })
+        Ok(Ended { end, runner, mid_line: self.output.is_mid_line() })
     }
 
     fn start_vcpu(&self, mut runner: Box<dyn Runner>) -> Result<(), ConsoleError> {

@@ -58,7 +58,7 @@ impl Guest for FakeGuest {
         self.changed.notify_all();
         true
     }
-    fn wait_space(&self) {}
+    fn wait_space(&self, _: usize) {}
     fn stop(&self) {
         self.state.lock().unwrap().stopped = true;
         self.changed.notify_all();
