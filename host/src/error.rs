@@ -6,6 +6,7 @@ use crate::config::ConfigError;
 use crate::console::ConsoleError;
 use crate::image::ImageError;
 use crate::image::kernel_source::KernelError;
+use crate::image::tree::TreeError;
 use crate::limits::MAX_MESSAGE;
 use crate::vm::VmError;
 
@@ -18,6 +19,9 @@ pub enum Error {
     /// The image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The guest's file tree.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
     /// Kernel and initrd.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -45,6 +49,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Image(error) => error.hint(),
+            Self::Tree(error) => error.hint(),
             Self::Kernel(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::NotYet { hint, .. } => hint.map(str::to_owned),
@@ -71,13 +76,19 @@ pub fn one_line(error: &(dyn StdError + 'static)) -> String {
     printable(&text)
 }
 
-/// Text without control characters, not longer than [`MAX_MESSAGE`].
+/// Text without control characters. If it is longer than [`MAX_MESSAGE`] its middle is left out:
+/// the beginning says what failed, the end says why.
 pub fn printable(text: &str) -> String {
+    let len = text.chars().count();
+    let tail = MAX_MESSAGE / 4;
+    let left_out = if len > MAX_MESSAGE { MAX_MESSAGE - tail..len - tail } else { 0..0 };
     let mut out = String::with_capacity(text.len().min(MAX_MESSAGE));
-    for (count, c) in text.chars().enumerate() {
-        if count == MAX_MESSAGE {
-            out.push('…');
-            break;
+    for (at, c) in text.chars().enumerate() {
+        if left_out.contains(&at) {
+            if at == left_out.start {
+                out.push('…');
+            }
+            continue;
         }
         match c {
             // Bidirectional overrides can make a line read as something else.
@@ -104,8 +115,8 @@ mod tests {
     #[test]
     fn printable_keeps_hostile_text_on_its_line() {
         assert_eq!(printable("a\nb\x1b[2Jc\u{9b}é\u{202e}"), r"a\nb\u{1b}[2Jc\u{9b}é\u{202e}");
-        let long = printable(&"x".repeat(MAX_MESSAGE + 5));
+        let long = printable(&format!("begin {} end", "x".repeat(MAX_MESSAGE)));
         assert_eq!(long.chars().count(), MAX_MESSAGE + 1);
-        assert!(long.ends_with('…'));
+        assert!(long.starts_with("begin x") && long.contains("x…x") && long.ends_with("x end"));
     }
 }

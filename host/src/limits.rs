@@ -66,7 +66,7 @@ pub const MAX_EXIT_PATTERN: usize = 4 << 10;
 pub const OUTPUT_QUEUE: usize = 256 << 10;
 
 /// Longest error message printed, in characters: reasons may quote a hostile file.
-pub const MAX_MESSAGE: usize = 2000;
+pub const MAX_MESSAGE: usize = 1000;
 
 /// What an archive image may cost before it is refused.
 #[derive(Clone, Copy, Debug)]

@@ -6,6 +6,7 @@
 //! put a scripted guest in its place.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use emu_core::engine::CpuEngine;
 use emu_core::interp::Interpreter;
@@ -19,7 +20,7 @@ use emu_devices::virtio::p9::P9Handler;
 pub use emu_devices::machine::StopReason;
 pub use emu_devices::serial::SerialSink;
 
-use crate::clock::{Random, SystemClock};
+use crate::clock::{self, Random, SystemClock};
 use crate::config::{ClockMode, Engine};
 
 /// Guest time per instruction with a deterministic clock: a processor of 250 million instructions
@@ -27,7 +28,7 @@ use crate::config::{ClockMode, Engine};
 const PS_PER_INSTRUCTION: u64 = 4000;
 
 /// Calendar time at power-on with a deterministic clock: 2024-01-01 00:00 UTC.
-pub const DETERMINISTIC_EPOCH: u64 = 1_704_067_200;
+const DETERMINISTIC_EPOCH: Duration = Duration::from_secs(1_704_067_200);
 
 /// Seed of everything random in deterministic runs.
 const DETERMINISTIC_SEED: u64 = 86;
@@ -146,6 +147,15 @@ impl VmError {
     }
 }
 
+/// Calendar time for time stamps of files, since 1970-01-01 UTC. In deterministic runs it stands
+/// still: the host's time would make them different.
+pub fn wall_clock(clock: ClockMode) -> fn() -> Duration {
+    match clock {
+        ClockMode::Host => clock::wall,
+        ClockMode::Deterministic => || DETERMINISTIC_EPOCH,
+    }
+}
+
 /// Builds a machine.
 ///
 /// # Errors
@@ -165,7 +175,7 @@ fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<
         ClockMode::Deterministic => {
             let clock = ClockSource::Deterministic {
                 ps_per_instruction: PS_PER_INSTRUCTION,
-                wall_start_ns: DETERMINISTIC_EPOCH * emu_core::time::NS_PER_SEC,
+                wall_start_ns: DETERMINISTIC_EPOCH.as_nanos() as u64,
             };
             (clock, Random::fixed(DETERMINISTIC_SEED))
         }

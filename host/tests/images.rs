@@ -243,6 +243,61 @@ fn engine_that_is_not_built_says_so() {
 }
 
 #[test]
+fn file_index_that_makes_no_sense_is_refused() {
+    let deep = format!(r#"{{"version": 3, "fsroot": {}"#, r#"[["d",0,0,16877,0,0,"#.repeat(100_000));
+    let cases: [(&[u8], &str); 10] = [
+        (b"", "end"),
+        (b"garbage", "at byte 0"),
+        (b"\xEF\xBB\xBF{}", "at byte"),
+        (b"[]", "at byte"),
+        (b"{}", "version"),
+        (br#"{"version": 2, "fsroot": []}"#, "version"),
+        (br#"{"version": 3, "fsroot": [["a", 1"#, "at byte"),
+        (br#"{"version": 3, "fsroot": [["../a", 1, 0, 33188, 0, 0, "x"]], "size": 1}"#, "name"),
+        (br#"{"version": 3, "fsroot": [["/etc", 1, 0, 33188, 0, 0, "x"]], "size": 1}"#, "name"),
+        (deep.as_bytes(), "at byte"),
+    ];
+    for (text, reason) in cases {
+        let place = Place::image(r#"{"bzimage_initrd_from_filesystem": true}"#);
+        fs::write(place.path("img/fs.json"), text).unwrap();
+        assert_error(&place.boot("img", &[]), &place.path("img/fs.json"), reason);
+    }
+}
+
+#[test]
+fn file_index_that_is_missing_is_refused_if_it_is_needed() {
+    let place = Place::image(r#"{"bzimage_initrd_from_filesystem": true}"#);
+    assert_error(&place.boot("img", &[]), &place.path("img"), "no fs.json found in image");
+    let place = Place::image("{}");
+    fs::create_dir(place.path("img/fs")).unwrap();
+    assert_error(&place.boot("img", &[]), &place.path("img"), "no fs.json found in image");
+}
+
+#[test]
+fn kernel_missing_in_the_tree_says_what_to_do() {
+    let place = Place::image(r#"{"bzimage_initrd_from_filesystem": true}"#);
+    fs::write(place.path("img/fs.json"), r#"{"version": 3, "fsroot": [], "size": 0}"#).unwrap();
+    let run = place.boot("img", &[]);
+    assert_error(&run, &place.path("img"), "no kernel in / or /boot");
+    assert!(run.err.contains("hint: install a kernel"), "{}", run.err);
+}
+
+#[test]
+fn content_file_with_a_bad_name_or_missing_is_refused() {
+    for name in ["../../etc/passwd", "/etc/passwd", "gone.bin"] {
+        let place = Place::image(r#"{"bzimage_initrd_from_filesystem": true}"#);
+        let index = format!(
+            r#"{{"version": 3, "fsroot": [["vmlinuz", 5, 0, 33188, 0, 0, "{name}"],
+                ["initrd", 5, 0, 33188, 0, 0, "{name}"]], "size": 10}}"#
+        );
+        fs::write(place.path("img/fs.json"), index).unwrap();
+        let run = place.boot("img", &["--quiet"]);
+        assert_eq!(run.status, 1, "{name}");
+        assert_eq!((run.err.lines().count(), run.out.as_str()), (1, ""), "{}", run.err);
+    }
+}
+
+#[test]
 fn stored_images_are_found_by_name() {
     let place = Place::new();
     fs::create_dir_all(place.path("home/github.com/user/alpine/3.18")).unwrap();

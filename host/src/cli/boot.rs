@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
+use emu_devices::p9::{Server, fs::Time};
+use emu_devices::virtio::p9::P9Handler;
 use serde_json::json;
 
 use super::print;
@@ -19,8 +21,9 @@ use crate::config::{self, BootConfig, BootOptions, ClockMode, CtrlD, Engine};
 use crate::console::session::{Ended, Event, Input, Session};
 use crate::console::{session::End, terminal};
 use crate::error::Error;
-use crate::image::kernel_source::{self, KernelFlags};
-use crate::image::{Image, store};
+use crate::fs::overlay::OverlayOptions;
+use crate::image::kernel_source::{self, GuestTree, KernelFlags};
+use crate::image::{Image, store, tree};
 use crate::limits;
 use crate::paths;
 use crate::progress::Progress;
@@ -270,7 +273,17 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     for warning in warnings {
         reporter.warning(&warning);
     }
-    let kernel = kernel_source::load(&options.kernel, &image, None).map_err(Error::from)?;
+    let clock = vm::wall_clock(config.clock);
+    let file_options = OverlayOptions::new(
+        Box::new(move || {
+            let now = clock();
+            Time { sec: now.as_secs() as i64, nsec: now.subsec_nanos() }
+        }),
+        Box::new(move |message| reporter.warning(message)),
+    );
+    let mut files = tree::open(&image, file_options).map_err(Error::from)?;
+    let guest_tree = files.as_mut().map(|files| files as &mut dyn GuestTree);
+    let kernel = kernel_source::load(&options.kernel, &image, guest_tree).map_err(Error::from)?;
     let session = Session::new(config.session.clone(), Box::new(io::stdout())).map_err(Error::from)?;
     let spec = VmSpec {
         memory_size: config.memory_size_with(kernel.initrd.is_some()),
@@ -282,7 +295,7 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
         kernel_origin: kernel.origin,
         initrd: kernel.initrd,
         cmdline: config.cmdline.clone(),
-        filesystem: None,
+        filesystem: files.map(|files| Box::new(Server::new(Box::new(files))) as Box<dyn P9Handler>),
         clock: config.clock,
         engine: config.engine,
         console: session.sink(),

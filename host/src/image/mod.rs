@@ -17,6 +17,7 @@ pub mod image_json;
 pub mod kernel_source;
 pub mod store;
 mod tgz;
+pub mod tree;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
@@ -25,7 +26,7 @@ pub(super) struct ArchiveImage {
 }
 
 enum Entry {
-    File(Vec<u8>),
+    File(Arc<Vec<u8>>),
     Dir,
     /// Links and devices: kept to say why the file cannot be read.
     Other(&'static str),
@@ -52,12 +53,18 @@ impl ArchiveImage {
 
     /// `name` must be clean (see [`clean_name`]).
     pub(super) fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
+        let bytes = self.shared(name)?;
+        if bytes.len() as u64 > limit {
+            return Err(ImageError::TooLarge { file: self.path.join(name), limit });
+        }
+        Ok(bytes.to_vec())
+    }
+
+    /// The content of a file without a copy. `name` must be clean.
+    pub(super) fn shared(&self, name: &str) -> Result<Arc<Vec<u8>>, ImageError> {
         let file = self.path.join(name);
         match self.entries.get(name) {
             None => Err(ImageError::Missing { file }),
-            Some(Entry::File(bytes)) if bytes.len() as u64 > limit => {
-                Err(ImageError::TooLarge { file, limit })
-            }
             Some(Entry::File(bytes)) => Ok(bytes.clone()),
             Some(Entry::Dir) => Err(ImageError::NotAFile { file, what: "it is a directory" }),
             Some(Entry::Other(what)) => Err(ImageError::NotAFile { file, what }),
@@ -109,7 +116,7 @@ fn read_archive(compressed: impl Read, limits: ArchiveLimits) -> Result<HashMap<
             }
             left -= bytes.len() as u64;
             bytes.shrink_to_fit();
-            Entry::File(bytes)
+            Entry::File(Arc::new(bytes))
         } else {
             let skipped = io::copy(&mut entry.take(left), &mut io::sink()).map_err(|e| reason(&e))?;
             left -= skipped;
