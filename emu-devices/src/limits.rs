@@ -28,8 +28,6 @@ pub const VIRTIO_RNG_REQUEST: usize = 65_536;
 pub const VIRTIO_BALLOON_STATS: usize = 1024;
 /// Frames a network card keeps while its receive ring is full; later ones are dropped.
 pub const NET_BACKLOG_FRAMES: usize = 256;
-/// Bytes of such frames.
-pub const NET_BACKLOG_BYTES: usize = 512 << 10;
 /// Longest frame taken from the network, bytes without check sequence (one 802.1Q tag allowed).
 pub const NET_MAX_FRAME: usize = 1518;
 
