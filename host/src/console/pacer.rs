@@ -2,9 +2,9 @@
 //!
 //! A person waits for a prompt before typing; a pipe does not. Until a guest has opened its
 //! serial port the UART throws input away, a getty flushes what came early, and Linux drops what
-//! exceeds its terminal buffer. So the first bytes are held back until the guest listens and has
-//! come to rest, and the following ones are sent in small pieces, each after the guest has read
-//! the one before and rests again.
+//! exceeds its terminal buffers (about 64 KiB). So the first bytes are held back until the guest
+//! listens and has come to rest, and the following ones are sent in small pieces, each after the
+//! guest has read the one before and rests again.
 //!
 //! After the last byte the session goes on until the guest has read everything and has then been
 //! idle and silent for a moment (`--linger`). A command that sleeps longer than that without
@@ -20,13 +20,10 @@ pub const PIECE: usize = 1 << 10;
 /// How often the guest is looked at.
 pub const POLL: Duration = Duration::from_millis(10);
 
-/// Silence of a halted guest that counts as waiting for input.
+/// Rest of a guest that counts as waiting for its first input.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// Silence of a busy guest that counts as waiting for input: it may poll its UART.
-const SETTLE_BUSY: Duration = Duration::from_secs(2);
-
-/// Silence after which a guest counts as listening although it never enabled receive interrupts.
+/// Silence that counts as waiting for input, whatever the guest does: it may poll its UART.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
 /// A guest that does not come to rest gets its next piece after this time.
@@ -43,25 +40,47 @@ pub struct Moment {
     pub status: GuestStatus,
 }
 
-impl Moment {
-    fn listening(&self) -> bool {
-        self.status.listening || self.silent >= GIVE_UP
+/// How long a guest has been idle and silent.
+///
+/// A guest at rest wakes up for every timer tick, and is sometimes seen awake; one that works is
+/// sometimes seen waiting for a device. So a moment awake takes back three moments of rest.
+#[derive(Debug, Default)]
+struct Rest {
+    last: Option<Duration>,
+    rested: Duration,
+}
+
+impl Rest {
+    /// Takes the next look at the guest.
+    fn observe(&mut self, at: Moment) -> Duration {
+        let step = at.now.saturating_sub(self.last.replace(at.now).unwrap_or(at.now)).min(POLL * 2);
+        self.rested = match at.status.halted {
+            true => self.rested + step,
+            false => self.rested.saturating_sub(step * 3),
+        };
+        self.rested = self.rested.min(at.silent);
+        self.rested
+    }
+
+    fn disturb(&mut self) {
+        *self = Self::default();
     }
 }
 
 /// Decides when the next piece is sent.
 #[derive(Debug, Default)]
 pub struct Pacer {
+    rest: Rest,
     last_sent: Option<Duration>,
 }
 
 impl Pacer {
-    /// True if a piece may be sent now; the caller then sends it.
+    /// True if a piece may be sent now; the caller then sends it. To be asked every [`POLL`].
     pub fn may_send(&mut self, at: Moment) -> bool {
         let may = match self.last_sent {
             None => {
-                let settle = if at.status.halted { SETTLE } else { SETTLE_BUSY };
-                at.listening() && at.silent >= settle
+                let rested = self.rest.observe(at);
+                at.status.listening && rested >= SETTLE || at.silent >= GIVE_UP
             }
             Some(last) => {
                 let rests = at.status.halted || at.now.saturating_sub(last) >= NEXT_BUSY;
@@ -79,24 +98,23 @@ impl Pacer {
 #[derive(Debug)]
 pub struct Drain {
     linger: Duration,
-    idle_since: Option<Duration>,
+    rest: Rest,
 }
 
 impl Drain {
     /// A guest is done after `linger` without activity.
     pub fn new(linger: Duration) -> Self {
-        Self { linger, idle_since: None }
+        Self { linger, rest: Rest::default() }
     }
 
-    /// True if the guest is done. To be asked every [`POLL`]: one moment of activity counts.
+    /// True if the guest is done. To be asked every [`POLL`].
     pub fn is_done(&mut self, at: Moment) -> bool {
-        let idle = at.status.halted && at.status.input_pending == 0 && at.listening();
-        if !idle {
-            self.idle_since = None;
+        let listening = at.status.listening || at.silent >= GIVE_UP;
+        if at.status.input_pending > 0 || !listening {
+            self.rest.disturb();
             return false;
         }
-        let since = *self.idle_since.get_or_insert(at.now);
-        at.now.saturating_sub(since).min(at.silent) >= self.linger
+        self.rest.observe(at) >= self.linger && at.status.halted
     }
 }
 
@@ -104,57 +122,74 @@ impl Drain {
 mod tests {
     use super::*;
 
-    const LISTENING: GuestStatus = GuestStatus { input_pending: 0, listening: true, halted: true };
+    const RESTS: GuestStatus = GuestStatus { input_pending: 0, listening: true, halted: true };
+    const WORKS: GuestStatus = GuestStatus { halted: false, ..RESTS };
 
     fn at(now_ms: u64, silent_ms: u64, status: GuestStatus) -> Moment {
         Moment { now: Duration::from_millis(now_ms), silent: Duration::from_millis(silent_ms), status }
     }
 
-    #[test]
-    fn first_input_waits_for_a_guest_that_listens_and_rests() {
-        let mut pacer = Pacer::default();
-        assert!(!pacer.may_send(at(0, 1000, GuestStatus { listening: false, ..LISTENING })));
-        assert!(!pacer.may_send(at(1, 100, LISTENING)));
-        assert!(!pacer.may_send(at(2, 1000, GuestStatus { halted: false, ..LISTENING })));
-        assert!(pacer.may_send(at(3, 250, LISTENING)));
+    /// First time in milliseconds at which `ask` agrees, asked every 10 ms for a minute.
+    fn first(mut ask: impl FnMut(Moment) -> bool, moment: impl Fn(u64) -> Moment) -> Option<u64> {
+        (0..6000).map(|i| i * 10).find(|now| ask(moment(*now)))
     }
 
     #[test]
-    fn first_input_reaches_guests_that_poll_after_a_while() {
-        let busy = GuestStatus { halted: false, ..LISTENING };
-        assert!(Pacer::default().may_send(at(0, 2000, busy)));
-        let deaf = GuestStatus { halted: false, listening: false, input_pending: 0 };
-        assert!(!Pacer::default().may_send(at(0, 29_000, deaf)));
-        assert!(Pacer::default().may_send(at(0, 30_000, deaf)));
+    fn first_input_waits_until_the_guest_has_rested() {
+        let mut pacer = Pacer::default();
+        assert_eq!(first(|m| pacer.may_send(m), |now| at(now, 5000 + now, RESTS)), Some(250));
+        let mut pacer = Pacer::default();
+        let prints_until_1000 = |now: u64| at(now, now.saturating_sub(1000), RESTS);
+        assert_eq!(first(|m| pacer.may_send(m), prints_until_1000), Some(1250));
+    }
+
+    #[test]
+    fn first_input_waits_for_a_guest_that_listens() {
+        let mut pacer = Pacer::default();
+        let deaf_until_2000 = |now| at(now, now, GuestStatus { listening: now >= 2000, ..RESTS });
+        assert_eq!(first(|m| pacer.may_send(m), deaf_until_2000), Some(2000));
+    }
+
+    #[test]
+    fn first_input_is_held_back_while_the_guest_works() {
+        let mut pacer = Pacer::default();
+        // Every other look finds it waiting for a device.
+        let working = |now| at(now, now, if now % 20 == 0 { RESTS } else { WORKS });
+        assert_eq!(first(|m| pacer.may_send(m), working), Some(30_000));
+        // One look in ten finds it handling a timer tick.
+        let mut pacer = Pacer::default();
+        let ticking = |now| at(now, now, if now % 100 == 90 { WORKS } else { RESTS });
+        assert!(first(|m| pacer.may_send(m), ticking).is_some_and(|now| now < 1000));
     }
 
     #[test]
     fn next_input_waits_until_the_guest_has_read_and_rests() {
-        let mut pacer = Pacer::default();
-        assert!(pacer.may_send(at(0, 300, LISTENING)));
-        assert!(!pacer.may_send(at(10, 0, GuestStatus { input_pending: 1, ..LISTENING })));
-        assert!(!pacer.may_send(at(5000, 0, GuestStatus { input_pending: 1, halted: false, ..LISTENING })));
-        assert!(!pacer.may_send(at(900, 0, GuestStatus { halted: false, ..LISTENING })));
-        assert!(pacer.may_send(at(1000, 0, GuestStatus { halted: false, ..LISTENING })));
-        assert!(pacer.may_send(at(1010, 0, LISTENING)));
+        let mut pacer = Pacer { last_sent: Some(Duration::ZERO), ..Pacer::default() };
+        assert!(!pacer.may_send(at(10, 0, GuestStatus { input_pending: 1, ..RESTS })));
+        assert!(!pacer.may_send(at(5000, 0, GuestStatus { input_pending: 1, ..WORKS })));
+        assert!(!pacer.may_send(at(900, 0, WORKS)));
+        assert!(pacer.may_send(at(1000, 0, WORKS)));
+        assert!(pacer.may_send(at(1010, 0, RESTS)));
     }
 
     #[test]
-    fn drained_guest_has_been_idle_and_silent_since_the_end_of_input() {
+    fn drained_guest_has_rested_since_the_end_of_input() {
         let mut drain = Drain::new(Duration::from_millis(300));
-        assert!(!drain.is_done(at(1000, 900, LISTENING)), "it has had no time to react");
-        assert!(!drain.is_done(at(1200, 1100, LISTENING)));
-        assert!(!drain.is_done(at(1250, 0, GuestStatus { halted: false, ..LISTENING })));
-        assert!(!drain.is_done(at(1290, 40, LISTENING)));
-        assert!(!drain.is_done(at(1580, 299, LISTENING)));
-        assert!(drain.is_done(at(1600, 350, LISTENING)));
+        let answers_at_100 = |now: u64| {
+            let silent = if now < 100 { 900 + now } else { now - 100 };
+            at(1000 + now, silent, if (50..=100).contains(&now) { WORKS } else { RESTS })
+        };
+        assert_eq!(first(|m| drain.is_done(m), answers_at_100), Some(400));
     }
 
     #[test]
-    fn drained_guest_has_read_everything() {
+    fn drained_guest_has_read_everything_and_is_not_at_work() {
         let mut drain = Drain::new(Duration::ZERO);
-        assert!(!drain.is_done(at(0, 900, GuestStatus { input_pending: 1, ..LISTENING })));
-        assert!(!drain.is_done(at(1, 900, GuestStatus { listening: false, ..LISTENING })));
-        assert!(drain.is_done(at(2, 900, LISTENING)));
+        assert!(!drain.is_done(at(0, 900, GuestStatus { input_pending: 1, ..RESTS })));
+        assert!(!drain.is_done(at(1, 900, GuestStatus { listening: false, ..RESTS })));
+        assert!(!drain.is_done(at(2, 900, WORKS)));
+        assert!(drain.is_done(at(3, 900, RESTS)));
+        let mut drain = Drain::new(Duration::from_millis(300));
+        assert_eq!(first(|m| drain.is_done(m), |now| at(now, now, WORKS)), None);
     }
 }
