@@ -9,7 +9,7 @@ use crate::engines::env86::Env86Interpreter;
 use crate::engines::v86::V86;
 use crate::engines::{Engine, Sample};
 use crate::image::Image;
-use crate::kernels::{self, Kernel};
+use crate::kernels;
 use crate::peers::V86Peer;
 use crate::report::{Header, write_json};
 use crate::table::{KernelResult, Report};
@@ -36,8 +36,8 @@ pub struct Options {
 /// # Errors
 /// An emulator fails or returns a wrong checksum; a missing one is left out.
 pub fn run(options: &Options) -> Result<()> {
-    let kernels = chosen(options.only.as_deref())?;
-    let image = Image::new(&kernels)?;
+    let chosen = chosen(options.only.as_deref())?;
+    let image = Image::new(kernels::ALL)?;
     let mut header = Header::new(options.rounds);
     let peer = header.peer(V86Peer::find(options.v86.as_deref()));
 
@@ -46,25 +46,25 @@ pub fn run(options: &Options) -> Result<()> {
         engines.push(Box::new(V86::new(peer, false)));
         engines.push(Box::new(V86::new(peer, true)));
     }
-    let samples = measure(&mut engines, &image, &kernels, options.rounds)?;
+    let samples = measure(&mut engines, &image, &chosen, options.rounds)?;
     let names: Vec<_> = engines.iter().map(|engine| engine.name()).collect();
-    let results = kernels
+    let results = chosen
         .iter()
         .zip(&samples)
-        .map(|(kernel, samples)| KernelResult::new(kernel.name, &names, samples))
+        .map(|(&n, samples)| KernelResult::new(kernels::ALL[n].name, &names, samples))
         .collect::<Result<_>>()?;
     let report = Report::new(header, image.hash(), results);
     print!("{report}");
     options.json.as_deref().map_or(Ok(()), |file| write_json(file, &report))
 }
 
-/// All kernels or the one of that name.
-fn chosen(only: Option<&str>) -> Result<Vec<Kernel>> {
-    let Some(name) = only else { return Ok(kernels::ALL.to_vec()) };
-    let found: Vec<_> = kernels::ALL.iter().filter(|kernel| kernel.name == name).copied().collect();
+/// Numbers of all kernels or of the one with that name. The image is the same in either case.
+fn chosen(only: Option<&str>) -> Result<Vec<usize>> {
+    let Some(name) = only else { return Ok((0..kernels::ALL.len()).collect()) };
     let names: Vec<_> = kernels::ALL.iter().map(|kernel| kernel.name).collect();
-    ensure!(!found.is_empty(), "There is no kernel {name:?}; there are {}", names.join(", "));
-    Ok(found)
+    let number = names.iter().position(|known| *known == name);
+    let number = number.with_context(|| format!("there is no kernel {name:?}, only {}", names.join(", ")))?;
+    Ok(vec![number])
 }
 
 /// Samples by kernel, engine and round. In each round every kernel runs on every engine in turn, so that a
@@ -72,12 +72,13 @@ fn chosen(only: Option<&str>) -> Result<Vec<Kernel>> {
 fn measure(
     engines: &mut [Box<dyn Engine + '_>],
     image: &Image,
-    kernels: &[Kernel],
+    chosen: &[usize],
     rounds: u32,
 ) -> Result<Vec<Vec<Vec<Sample>>>> {
-    let mut samples = vec![vec![Vec::new(); engines.len()]; kernels.len()];
+    let mut samples = vec![vec![Vec::new(); engines.len()]; chosen.len()];
     for round in 1..=rounds {
-        for (n, (kernel, by_engine)) in kernels.iter().zip(&mut samples).enumerate() {
+        for (&n, by_engine) in chosen.iter().zip(&mut samples) {
+            let kernel = &kernels::ALL[n];
             eprintln!("round {round} of {rounds}: {}", kernel.name);
             for (engine, list) in engines.iter_mut().zip(by_engine) {
                 let name = engine.name();
@@ -104,7 +105,7 @@ mod tests {
     fn unknown_kernel_is_refused_with_the_list_of_names() {
         let error = chosen(Some("no")).err().unwrap().to_string();
         assert!(kernels::ALL.iter().all(|kernel| error.contains(kernel.name)), "{error}");
-        assert_eq!(chosen(Some("fib")).unwrap().len(), 1);
+        assert_eq!(chosen(Some("fib")).unwrap(), [2]);
         assert_eq!(chosen(None).unwrap().len(), kernels::ALL.len());
     }
 }
