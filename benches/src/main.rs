@@ -1,68 +1,56 @@
 //! Benchmarks of env86 against its peers.
+//!
+//! | command | what is measured |
+//! | --- | --- |
+//! | `interp` | integer kernels: env86's interpreter, v86's interpreter and v86's JIT with the same bytes |
+//! | `boot` | process start to the prompt of the test guest `mini` |
+//!
+//! Rules that keep the numbers honest: every contestant runs the same bytes, whose hash is printed; they take
+//! turns within each round; medians and spreads are reported, and ratios rather than absolute times count;
+//! a wrong checksum makes a run invalid; nothing is warmed up, so a JIT's translation is part of its time.
 
+mod boot;
+mod clock;
+mod engines;
+mod image;
+mod interp;
 mod kernels;
+mod peers;
+mod report;
+mod stats;
+mod table;
+mod workspace;
 
-use emu_core::bus::{AccessSize, CpuContext, SystemBus};
-use emu_core::cpu::{CpuState, Segment, cr0, seg};
-use emu_core::engine::{CpuEngine, Exit};
-use emu_core::interp::Interpreter;
-use emu_core::mem::Memory;
+use std::process::ExitCode;
 
-/// A bus with nothing on it.
-struct NoBus;
+use clap::{Parser, Subcommand};
 
-impl SystemBus for NoBus {
-    fn port_in(&mut self, _: &mut Memory, _: CpuContext, _: u16, size: AccessSize) -> u32 {
-        size.ones()
-    }
-    fn port_out(&mut self, _: &mut Memory, _: CpuContext, _: u16, _: AccessSize, _: u32) {}
-    fn mmio_read(&mut self, _: &mut Memory, _: CpuContext, _: u64, size: AccessSize) -> u32 {
-        size.ones()
-    }
-    fn mmio_write(&mut self, _: &mut Memory, _: CpuContext, _: u64, _: AccessSize, _: u32) {}
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn ack_interrupt(&mut self, _: &mut Memory, _: CpuContext) -> Option<u8> {
-        None
-    }
-    fn must_exit(&self) -> bool {
-        false
-    }
-    fn tsc(&mut self, cx: CpuContext) -> u64 {
-        cx.retired
-    }
-    fn random(&mut self) -> u32 {
-        0
-    }
+/// Benchmarks of env86 against its peers
+#[derive(Parser)]
+#[command(name = "benches")]
+struct Cli {
+    #[command(subcommand)]
+    benchmark: Benchmark,
 }
 
-#[allow(clippy::disallowed_methods)] // measuring time is what this program is for
-fn main() -> anyhow::Result<()> {
-    for kernel in kernels::all()? {
-        let mut mem = Memory::new(8 << 20)?;
-        anyhow::ensure!(mem.dma_write(u64::from(kernels::CODE), &kernel.code));
-        let mut cpu = CpuState::new();
-        cpu.cr0 = cr0::PE | cr0::ET;
-        for s in 0..6 {
-            cpu.set_segment(s, Segment { base: 0, limit: u32::MAX, selector: 0x10, attr: 0xC093 });
+#[derive(Subcommand)]
+enum Benchmark {
+    /// Integer kernels on env86's interpreter and on v86
+    Interp(interp::Options),
+    /// Cold boot of the test guest in env86 and in v86
+    Boot(boot::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().benchmark {
+        Benchmark::Interp(options) => interp::run(&options),
+        Benchmark::Boot(options) => boot::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
-        cpu.set_segment(seg::CS, Segment { base: 0, limit: u32::MAX, selector: 8, attr: 0xC09B });
-        cpu.eip = kernels::CODE;
-        let mut engine = Interpreter::new();
-        let start = std::time::Instant::now();
-        let exit = engine.run(&mut cpu, &mut mem, &mut NoBus, u64::MAX);
-        let t = start.elapsed().as_secs_f64();
-        println!(
-            "{:8} {:?} eax={} {:9} instructions {:6.1} ms {:7.1} MIPS",
-            kernel.name,
-            exit == Exit::Shutdown,
-            cpu.gpr[0],
-            cpu.retired,
-            t * 1e3,
-            cpu.retired as f64 / t / 1e6
-        );
-        let _ = kernel.expect;
     }
-    Ok(())
 }
