@@ -82,13 +82,12 @@ pub fn run_all(report: &mut Report, quick: bool) {
 }
 
 /// Each guest, and what builds it.
-const GUESTS: &[(&str, Which, bool)] =
-    &[("mini", Which::Mini, false), ("mini-state", Which::Mini, true), ("debian", Which::Debian, false)];
+const GUESTS: &[(&str, Which)] = &[("mini", Which::Mini), ("debian", Which::Debian)];
 
 fn guest_tests(report: &mut Report) {
     let mut guests = Vec::new();
-    for &(name, which, state) in GUESTS {
-        let build = || fixtures::build(&Options::cached(which, state));
+    for &(name, which) in GUESTS {
+        let build = || fixtures::build(&Options::cached(which, false));
         if report.step(&format!("build the guest {name}"), build) {
             guests.push(name);
         }

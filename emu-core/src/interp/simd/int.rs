@@ -57,10 +57,14 @@ ops! {
         // Only (-8000h)^2 twice overflows; it wraps to 80000000h.
         product(a, b).wrapping_add(product(a >> 16, b >> 16)) as u32
     });
-    Psadbw |a, b| a.zip64(b, |a, b| {
-        let (a, b) = (a.to_le_bytes(), b.to_le_bytes());
-        a.iter().zip(b).map(|(a, b)| u64::from(a.abs_diff(b))).sum()
-    });
+    Psadbw |a, b| {
+        let differences = a.zip8(b, u8::abs_diff);
+        differences.zip64(differences, |d, _| {
+            // Four sums of two bytes each; the multiplication adds them up in the highest word.
+            const EVEN: u64 = 0x00FF_00FF_00FF_00FF;
+            ((d & EVEN) + (d >> 8 & EVEN)).wrapping_mul(0x0001_0001_0001_0001) >> 48
+        })
+    };
 
     Pavgb |a, b| a.zip8(b, |a, b| ((u16::from(a) + u16::from(b) + 1) >> 1) as u8);
     Pavgw |a, b| a.zip16(b, |a, b| ((u32::from(a) + u32::from(b) + 1) >> 1) as u16);
@@ -81,32 +85,25 @@ ops! {
     Por |a, b| V::narrow(a.wide() | b.wide());
     Pxor |a, b| V::narrow(a.wide() ^ b.wide());
 
-    Packsswb |a, b| pack_words(a, b, |w| w.clamp(-0x80, 0x7F) as u8);
-    Packuswb |a, b| pack_words(a, b, |w| w.clamp(0, 0xFF) as u8);
-    Packssdw |a, b| pack_doublewords(a, b);
-}
-
-/// Narrows the words of `a`, then those of `b`.
-#[inline(always)]
-fn pack_words<V: Vector>(a: V, b: V, narrow: impl Fn(i16) -> u8) -> V {
-    let half = size_of::<V>() * 4;
-    let pack =
-        |v: V| (0..half / 8).fold(0, |r, n| r | u128::from(narrow((v.wide() >> (16 * n)) as i16)) << (8 * n));
-    V::narrow(pack(a) | pack(b) << half)
-}
-
-/// Narrows the doublewords of `a`, then those of `b`, with signed saturation.
-#[inline(always)]
-fn pack_doublewords<V: Vector>(a: V, b: V) -> V {
-    let half = size_of::<V>() * 4;
-    let narrow = |d: i32| d.clamp(-0x8000, 0x7FFF) as u16;
-    let pack = |v: V| {
-        (0..half / 16).fold(0, |r, n| r | u128::from(narrow((v.wide() >> (32 * n)) as i32)) << (16 * n))
-    };
-    V::narrow(pack(a) | pack(b) << half)
+    Packsswb |a, b| a.pack16(b, |w| w.clamp(-0x80, 0x7F) as u8);
+    Packuswb |a, b| a.pack16(b, |w| w.clamp(0, 0xFF) as u8);
+    Packssdw |a, b| a.pack32(b, |d| d.clamp(-0x8000, 0x7FFF) as u16);
 }
 
 fn binary<V: Vector, O: Op, S: Source>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    if V::is_usable(cpu)
+        && let Some(b) = S::fast_vector::<V>(cpu, env, i)
+    {
+        let r = O::apply(V::get(cpu, i.r0), b);
+        V::set(cpu, i.r0, r);
+        return Ok(());
+    }
+    binary_slow::<V, O, S>(cpu, env, i)
+}
+
+#[cold]
+#[inline(never)]
+fn binary_slow<V: Vector, O: Op, S: Source>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     V::check(cpu, env)?;
     let b: V = S::vector(cpu, env, i)?;
     let r = O::apply(V::get(cpu, i.r0), b);

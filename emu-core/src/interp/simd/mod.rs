@@ -22,6 +22,7 @@ mod control;
 mod convert;
 mod float;
 mod int;
+mod lanes;
 mod mov;
 mod shuffle;
 
@@ -42,10 +43,12 @@ use crate::softfloat::exception::{DE, IE, ZE};
 /// #UD if CR0.EM or not CR4.OSFXSR, #NM if CR0.TS.
 #[inline(always)]
 fn sse_check(cpu: &CpuState) -> Exec {
-    if cpu.cr0 & (cr0::EM | cr0::TS) != 0 || cpu.cr4 & cr4::OSFXSR == 0 {
-        return Err(sse_unavailable(cpu));
-    }
-    Ok(())
+    if sse_is_usable(cpu) { Ok(()) } else { Err(sse_unavailable(cpu)) }
+}
+
+#[inline(always)]
+fn sse_is_usable(cpu: &CpuState) -> bool {
+    cpu.cr0 & (cr0::EM | cr0::TS) == 0 && cpu.cr4 & cr4::OSFXSR != 0
 }
 
 #[cold]
@@ -60,6 +63,8 @@ fn sse_unavailable(cpu: &CpuState) -> Trap {
 trait Vector: Scalar + 'static {
     /// The checks of instructions on these registers.
     fn check(cpu: &CpuState, env: &mut Env<'_>) -> Exec;
+    /// The checks would pass.
+    fn is_usable(cpu: &CpuState) -> bool;
     /// Reads register `r`.
     fn get(cpu: &CpuState, r: u8) -> Self;
     /// Writes register `r`.
@@ -68,8 +73,12 @@ trait Vector: Scalar + 'static {
     fn touch(cpu: &mut CpuState);
     /// Reads the memory operand, which must be aligned if it has 16 bytes.
     fn load(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec<Self>;
+    /// Reads the memory operand if that takes no slow path.
+    fn fast_load(cpu: &CpuState, env: &Env<'_>, i: &Insn) -> Option<Self>;
     /// Writes the memory operand, which must be aligned if it has 16 bytes.
     fn store(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn, v: Self) -> Exec;
+    /// Writes the memory operand if that takes no slow path.
+    fn fast_store(cpu: &CpuState, env: &mut Env<'_>, i: &Insn, v: Self) -> bool;
     /// Zero-extended.
     fn wide(self) -> u128;
     /// Low bits.
@@ -86,10 +95,26 @@ trait Vector: Scalar + 'static {
     fn zip32(self, b: Self, f: impl Fn(u32, u32) -> u32) -> Self;
     /// Quadwords of two vectors combined.
     fn zip64(self, b: Self, f: impl Fn(u64, u64) -> u64) -> Self;
+    /// The words of `self` and then of `b` narrowed.
+    fn pack16(self, b: Self, narrow: impl Fn(i16) -> u8) -> Self;
+    /// The doublewords of `self` and then of `b` narrowed.
+    fn pack32(self, b: Self, narrow: impl Fn(i32) -> u16) -> Self;
 }
 
-/// The lane-wise operations of [`Vector`]: bytes in memory order, regrouped.
-macro_rules! lanes {
+/// A function of [`lanes`] on values.
+macro_rules! lane_loop {
+    ($name:ident, $f:ty) => {
+        #[inline(always)]
+        fn $name(self, b: Self, f: $f) -> Self {
+            let mut a = self.to_le_bytes();
+            lanes::$name(&mut a, &b.to_le_bytes(), f);
+            Self::from_le_bytes(a)
+        }
+    };
+}
+
+/// What the implementations of [`Vector`] share.
+macro_rules! shared {
     () => {
         #[inline(always)]
         fn wide(self) -> u128 {
@@ -111,32 +136,12 @@ macro_rules! lanes {
             (self >> (Self::BITS / 2)) as u64
         }
 
-        #[inline(always)]
-        fn zip8(self, b: Self, f: impl Fn(u8, u8) -> u8) -> Self {
-            let (a, b) = (self.to_le_bytes(), b.to_le_bytes());
-            Self::from_le_bytes(std::array::from_fn(|n| f(a[n], b[n])))
-        }
-
-        #[inline(always)]
-        fn zip16(self, b: Self, f: impl Fn(u16, u16) -> u16) -> Self {
-            (0..Self::BITS)
-                .step_by(16)
-                .fold(0, |r, at| r | Self::from(f((self >> at) as u16, (b >> at) as u16)) << at)
-        }
-
-        #[inline(always)]
-        fn zip32(self, b: Self, f: impl Fn(u32, u32) -> u32) -> Self {
-            (0..Self::BITS)
-                .step_by(32)
-                .fold(0, |r, at| r | Self::from(f((self >> at) as u32, (b >> at) as u32)) << at)
-        }
-
-        #[inline(always)]
-        fn zip64(self, b: Self, f: impl Fn(u64, u64) -> u64) -> Self {
-            (0..Self::BITS)
-                .step_by(64)
-                .fold(0, |r, at| r | Self::from(f((self >> at) as u64, (b >> at) as u64)) << at)
-        }
+        lane_loop!(zip8, impl Fn(u8, u8) -> u8);
+        lane_loop!(zip16, impl Fn(u16, u16) -> u16);
+        lane_loop!(zip32, impl Fn(u32, u32) -> u32);
+        lane_loop!(zip64, impl Fn(u64, u64) -> u64);
+        lane_loop!(pack16, impl Fn(i16) -> u8);
+        lane_loop!(pack32, impl Fn(i32) -> u16);
     };
 }
 
@@ -153,6 +158,11 @@ impl Vector for u128 {
     #[inline(always)]
     fn check(cpu: &CpuState, _: &mut Env<'_>) -> Exec {
         sse_check(cpu)
+    }
+
+    #[inline(always)]
+    fn is_usable(cpu: &CpuState) -> bool {
+        sse_is_usable(cpu)
     }
 
     #[inline(always)]
@@ -178,6 +188,16 @@ impl Vector for u128 {
     }
 
     #[inline(always)]
+    fn fast_load(cpu: &CpuState, env: &Env<'_>, i: &Insn) -> Option<Self> {
+        if i.ea(cpu) & 15 == 0 { env.fast_load(cpu, i) } else { None }
+    }
+
+    #[inline(always)]
+    fn fast_store(cpu: &CpuState, env: &mut Env<'_>, i: &Insn, v: Self) -> bool {
+        i.ea(cpu) & 15 == 0 && env.fast_store(cpu, i, v)
+    }
+
+    #[inline(always)]
     fn store(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn, v: Self) -> Exec {
         let lin = env.linear_write(cpu, i.seg, i.ea(cpu), 16).map_err(|trap| misaligned_or(cpu, i, trap))?;
         if lin & 15 != 0 {
@@ -186,13 +206,18 @@ impl Vector for u128 {
         env.write(cpu, lin, v)
     }
 
-    lanes!();
+    shared!();
 }
 
 impl Vector for u64 {
     #[inline(always)]
     fn check(cpu: &CpuState, env: &mut Env<'_>) -> Exec {
         mmx_check(cpu, env)
+    }
+
+    #[inline(always)]
+    fn is_usable(cpu: &CpuState) -> bool {
+        cpu.cr0 & (cr0::EM | cr0::TS) == 0 && !cpu.x87.is_pending()
     }
 
     #[inline(always)]
@@ -219,11 +244,21 @@ impl Vector for u64 {
     }
 
     #[inline(always)]
+    fn fast_load(cpu: &CpuState, env: &Env<'_>, i: &Insn) -> Option<Self> {
+        env.fast_load(cpu, i)
+    }
+
+    #[inline(always)]
+    fn fast_store(cpu: &CpuState, env: &mut Env<'_>, i: &Insn, v: Self) -> bool {
+        env.fast_store(cpu, i, v)
+    }
+
+    #[inline(always)]
     fn store(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn, v: Self) -> Exec {
         env.store(cpu, i, v)
     }
 
-    lanes!();
+    shared!();
 }
 
 // ---- second operand ----------------------------------------------------------------------------
@@ -234,6 +269,10 @@ trait Source {
     fn vector<V: Vector>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec<V>;
     /// The low part of an XMM register, or as many bytes of memory.
     fn part<T: Part>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec<T>;
+    /// A whole vector if that takes no slow path.
+    fn fast_vector<V: Vector>(cpu: &CpuState, env: &Env<'_>, i: &Insn) -> Option<V>;
+    /// A part if that takes no slow path.
+    fn fast_part<T: Part>(cpu: &CpuState, env: &Env<'_>, i: &Insn) -> Option<T>;
 }
 
 /// A part of an XMM register: `u32` or `u64`.
@@ -283,6 +322,16 @@ impl Source for Reg {
     fn part<T: Part>(cpu: &mut CpuState, _: &mut Env<'_>, i: &Insn) -> Exec<T> {
         Ok(T::of(u128::get(cpu, i.r1)))
     }
+
+    #[inline(always)]
+    fn fast_vector<V: Vector>(cpu: &CpuState, _: &Env<'_>, i: &Insn) -> Option<V> {
+        Some(V::get(cpu, i.r1))
+    }
+
+    #[inline(always)]
+    fn fast_part<T: Part>(cpu: &CpuState, _: &Env<'_>, i: &Insn) -> Option<T> {
+        Some(T::of(u128::get(cpu, i.r1)))
+    }
 }
 
 impl Source for Mem {
@@ -294,6 +343,16 @@ impl Source for Mem {
     #[inline(always)]
     fn part<T: Part>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec<T> {
         env.load(cpu, i)
+    }
+
+    #[inline(always)]
+    fn fast_vector<V: Vector>(cpu: &CpuState, env: &Env<'_>, i: &Insn) -> Option<V> {
+        V::fast_load(cpu, env, i)
+    }
+
+    #[inline(always)]
+    fn fast_part<T: Part>(cpu: &CpuState, env: &Env<'_>, i: &Insn) -> Option<T> {
+        env.fast_load(cpu, i)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use iced_x86::Mnemonic;
 
-use super::{Mem, Part, Reg, Source, Vector, by_source, mmx_check, sse_check, x87_check};
+use super::{Mem, Part, Reg, Source, Vector, by_source, mmx_check, sse_check, sse_is_usable, x87_check};
 use crate::cpu::{CpuState, Exec, gpr};
 use crate::decode::iced::{Decoded, Form};
 use crate::decode::{ExecFn, Insn};
@@ -10,6 +10,18 @@ use crate::interp::Env;
 
 /// Register from register or (aligned) memory.
 fn load<V: Vector, S: Source>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    if V::is_usable(cpu)
+        && let Some(v) = S::fast_vector::<V>(cpu, env, i)
+    {
+        V::set(cpu, i.r0, v);
+        return Ok(());
+    }
+    load_slow::<V, S>(cpu, env, i)
+}
+
+#[cold]
+#[inline(never)]
+fn load_slow<V: Vector, S: Source>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     V::check(cpu, env)?;
     let v: V = S::vector(cpu, env, i)?;
     V::set(cpu, i.r0, v);
@@ -18,20 +30,53 @@ fn load<V: Vector, S: Source>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -
 
 /// (Aligned) memory from register.
 fn store<V: Vector>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    if V::is_usable(cpu) && V::fast_store(cpu, env, i, V::get(cpu, i.r1)) {
+        V::touch(cpu);
+        return Ok(());
+    }
+    store_slow::<V>(cpu, env, i)
+}
+
+#[cold]
+#[inline(never)]
+fn store_slow<V: Vector>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     V::check(cpu, env)?;
     V::store(cpu, env, i, V::get(cpu, i.r1))?;
     V::touch(cpu);
     Ok(())
 }
 
+/// MOVUPS, MOVUPD, MOVDQU, LDDQU.
 fn load_unaligned(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    if sse_is_usable(cpu)
+        && let Some(v) = env.fast_load(cpu, i)
+    {
+        u128::set(cpu, i.r0, v);
+        return Ok(());
+    }
+    load_unaligned_slow(cpu, env, i)
+}
+
+#[cold]
+#[inline(never)]
+fn load_unaligned_slow(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     sse_check(cpu)?;
     let v: u128 = env.load(cpu, i)?;
     u128::set(cpu, i.r0, v);
     Ok(())
 }
 
+/// MOVUPS, MOVUPD, MOVDQU.
 fn store_unaligned(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    if sse_is_usable(cpu) && env.fast_store(cpu, i, u128::get(cpu, i.r1)) {
+        return Ok(());
+    }
+    store_unaligned_slow(cpu, env, i)
+}
+
+#[cold]
+#[inline(never)]
+fn store_unaligned_slow(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     sse_check(cpu)?;
     let v = u128::get(cpu, i.r1);
     env.store(cpu, i, v)
@@ -39,6 +84,18 @@ fn store_unaligned(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
 
 /// MOVSS, MOVSD, MOVQ from memory (and MOVQ between registers): the rest of the register is cleared.
 fn load_part<T: Part + Into<u128>, S: Source>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    if sse_is_usable(cpu)
+        && let Some(v) = S::fast_part::<T>(cpu, env, i)
+    {
+        u128::set(cpu, i.r0, v.into());
+        return Ok(());
+    }
+    load_part_slow::<T, S>(cpu, env, i)
+}
+
+#[cold]
+#[inline(never)]
+fn load_part_slow<T: Part + Into<u128>, S: Source>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     sse_check(cpu)?;
     let v: T = S::part(cpu, env, i)?;
     u128::set(cpu, i.r0, v.into());
@@ -53,7 +110,17 @@ fn merge_part<T: Part>(cpu: &mut CpuState, _: &mut Env<'_>, i: &Insn) -> Exec {
     Ok(())
 }
 
+/// MOVSS, MOVSD, MOVQ, MOVLPS, MOVLPD to memory.
 fn store_part<T: Part>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
+    if sse_is_usable(cpu) && env.fast_store(cpu, i, T::of(u128::get(cpu, i.r1))) {
+        return Ok(());
+    }
+    store_part_slow::<T>(cpu, env, i)
+}
+
+#[cold]
+#[inline(never)]
+fn store_part_slow<T: Part>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
     sse_check(cpu)?;
     let v = T::of(u128::get(cpu, i.r1));
     env.store(cpu, i, v)
@@ -184,7 +251,11 @@ fn maskmov<V: Vector>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
 
 /// The sign bits of all bytes.
 fn sign_mask8(v: u128) -> u32 {
-    v.to_le_bytes().iter().rev().fold(0, |mask, byte| mask << 1 | u32::from(byte >> 7))
+    let half = |v: u64| {
+        // The product brings bit 8k to bit 56 + k.
+        ((v >> 7 & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+    };
+    half(v as u64) | half((v >> 64) as u64) << 8
 }
 
 fn pmovmskb<V: Vector>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
