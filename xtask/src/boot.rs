@@ -82,7 +82,7 @@ fn mini_cold(env86: &Path) -> Result<()> {
 /// registers and memory at the end.
 fn mini_twice(env86: &Path) -> Result<()> {
     let options = ["--cold", "--clock", "deterministic", "--state-hash", "--append", POWER_OFF];
-    let ends = [(); 2].map(|()| end_line(&mut boot(env86, &options, &image("mini"))));
+    let ends = [(); 2].map(|()| end_state(&mut boot(env86, &options, &image("mini"))));
     let [first, second] = ends;
     let (first, second) = (first?, second?);
     if first != second {
@@ -91,15 +91,19 @@ fn mini_twice(env86: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs env86 to its end; the line of its notes that has the state hash.
-fn end_line(command: &mut Command) -> Result<String> {
+/// Runs env86 to its end; instruction count and state hash as it prints them.
+fn end_state(command: &mut Command) -> Result<String> {
     let ended = command.stdin(Stdio::piped()).output().context("starting env86")?;
     let notes = String::from_utf8_lossy(&ended.stderr).into_owned() + &String::from_utf8_lossy(&ended.stdout);
     if !ended.status.success() {
         bail!("env86 ended with {}; it said {notes}", ended.status);
     }
-    let line = notes.lines().find(|line| line.to_lowercase().contains("state hash"));
-    line.map(str::to_owned).with_context(|| format!("no state hash in {notes}"))
+    let wanted = |line: &&str| line.starts_with("instructions ") || line.starts_with("state-hash ");
+    let lines: Vec<_> = notes.lines().filter(wanted).collect();
+    if lines.len() != 2 {
+        bail!("no instruction count or state hash in {notes}");
+    }
+    Ok(lines.join(", "))
 }
 
 fn debian_cold(env86: &Path) -> Result<()> {
