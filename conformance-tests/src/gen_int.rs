@@ -13,7 +13,7 @@ impl Rng {
     }
 
     /// 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -23,7 +23,7 @@ impl Rng {
 
     /// Below `n` (n > 0).
     pub fn below(&mut self, n: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(n) >> 32) as u32
+        (((self.next_u64() >> 32) * u64::from(n)) >> 32) as u32
     }
 
     /// A value biased to corners: 0, 1, -1, sign bits, small, or anything.
@@ -49,7 +49,7 @@ impl Rng {
         match self.below(4) {
             0 => CORNERS[self.below(16) as usize],
             1 => self.below(64),
-            _ => self.next() as u32,
+            _ => self.next_u64() as u32,
         }
     }
 }
@@ -204,12 +204,12 @@ fn modrm_memory(rng: &mut Rng, reg: u8, code: &mut Vec<u8>) {
                 base = 3;
             }
             code.push(0x40 | reg << 3 | base);
-            code.push(rng.next() as u8);
+            code.push(rng.next_u64() as u8);
         }
         // SIB, no displacement
         2 => {
             code.push(reg << 3 | 4);
-            let mut sib = rng.next() as u8;
+            let mut sib = rng.next_u64() as u8;
             if sib & 7 == 5 {
                 sib ^= 1;
             }
@@ -218,8 +218,8 @@ fn modrm_memory(rng: &mut Rng, reg: u8, code: &mut Vec<u8>) {
         // SIB + disp8
         _ => {
             code.push(0x40 | reg << 3 | 4);
-            code.push(rng.next() as u8);
-            code.push(rng.next() as u8);
+            code.push(rng.next_u64() as u8);
+            code.push(rng.next_u64() as u8);
         }
     }
 }
@@ -237,7 +237,7 @@ pub fn state(rng: &mut Rng) -> State {
     if rng.below(2) == 0 {
         gpr[1] = rng.below(40);
     }
-    let eflags = rng.next() as u32 & 0xCD5;
+    let eflags = rng.next_u64() as u32 & 0xCD5;
     let mut arena = vec![0; ARENA_LEN as usize];
     for chunk in arena.chunks_exact_mut(4) {
         chunk.copy_from_slice(&rng.corner().to_le_bytes());

@@ -396,7 +396,7 @@ pub fn encode(rng: &mut Rng, row: &Row) -> Vec<u8> {
     }
     if row.imm {
         code.push(match rng.below(3) {
-            0 => rng.next() as u8,
+            0 => rng.next_u64() as u8,
             _ => rng.below(70) as u8,
         });
     }
@@ -437,7 +437,7 @@ fn modrm_memory(rng: &mut Rng, reg: u8, code: &mut Vec<u8>) {
 }
 
 fn displacement(rng: &mut Rng) -> u8 {
-    let d = rng.next() as u8;
+    let d = rng.next_u64() as u8;
     if rng.below(5) == 0 { d } else { d & 0xF0 }
 }
 
@@ -459,7 +459,7 @@ pub fn state(rng: &mut Rng, row: &Row) -> State {
     if rng.below(8) != 0 {
         gpr[1] = rng.below(8) * 16;
     }
-    let mut eflags = rng.next() as u32 & 0xCD5;
+    let mut eflags = rng.next_u64() as u32 & 0xCD5;
     if rng.below(16) == 0 {
         eflags |= 1 << 18;
     }
@@ -482,7 +482,7 @@ pub fn state(rng: &mut Rng, row: &Row) -> State {
 }
 
 fn fp_state(rng: &mut Rng, row: &Row) -> FpState {
-    let status_codes = rng.next() as u16 & 0x7F00;
+    let status_codes = rng.next_u64() as u16 & 0x7F00;
     let mut control = 0x37F;
     let mut status = status_codes;
     match rng.below(12) {
@@ -493,12 +493,12 @@ fn fp_state(rng: &mut Rng, row: &Row) -> FpState {
             status |= flag | 0x8080;
         }
         // Masked ones are not.
-        1 => status |= rng.next() as u16 & 0x3F,
+        1 => status |= rng.next_u64() as u16 & 0x3F,
         _ => {}
     }
     let mut mxcsr = match rng.below(3) {
         0 => 0x1F80,
-        1 => rng.next() as u32 & 0x1F80,
+        1 => rng.next_u64() as u32 & 0x1F80,
         // One is unmasked.
         _ => 0x1F80 & !(0x80 << rng.below(6)),
     };
@@ -510,12 +510,12 @@ fn fp_state(rng: &mut Rng, row: &Row) -> FpState {
         mxcsr |= 1 << 6;
     }
     if rng.below(3) == 0 {
-        mxcsr |= rng.next() as u32 & 0x3F;
+        mxcsr |= rng.next_u64() as u32 & 0x3F;
     }
     FpState {
         control,
         status,
-        valid: rng.next() as u8,
+        valid: rng.next_u64() as u8,
         st: std::array::from_fn(|_| vector(rng, row.fill) & ((1 << 80) - 1)),
         mxcsr,
         xmm: std::array::from_fn(|_| vector(rng, row.fill)),
@@ -547,7 +547,7 @@ fn integer(rng: &mut Rng) -> u32 {
         3 => (0..4).fold(0, |v, _| v << 8 | [0, 1, 0x7F, 0x80, 0xFF][rng.below(5) as usize]),
         // Halfway between f32 values.
         4 => (rng.below(1 << 25) | 1 << 24) << rng.below(8),
-        _ => rng.next() as u32,
+        _ => rng.next_u64() as u32,
     }
 }
 
@@ -560,19 +560,19 @@ fn float(rng: &mut Rng, exponent: u32, fraction: u32) -> u64 {
         0 => 0,
         1 => 1 << rng.below(fraction),
         2 => ones - (1 << rng.below(fraction)) + 1,
-        _ => rng.next() & ones,
+        _ => rng.next_u64() & ones,
     };
     let image = match rng.below(16) {
         0 => 0,
         1 => [1, 2, ones, ones - 1, 1 << (fraction - 1)][rng.below(5) as usize],
-        2 => rng.next() & ones,
+        2 => rng.next_u64() & ones,
         // The smallest and largest normal numbers.
         3 => (1 + u64::from(rng.below(3))) << fraction | sparse,
         4 => (max - 1 - u64::from(rng.below(3))) << fraction | sparse,
         5 => max << fraction,
         // NaNs, quiet and signalling.
-        6 => max << fraction | (rng.next() & ones).max(1),
-        7 => max << fraction | 1 << (fraction - 1) | rng.next() & ones,
+        6 => max << fraction | (rng.next_u64() & ones).max(1),
+        7 => max << fraction | 1 << (fraction - 1) | rng.next_u64() & ones,
         // Around one.
         8 => (bias - 1 + u64::from(rng.below(3))) << fraction | sparse,
         // Around the limits of 32-bit integers.
@@ -582,9 +582,9 @@ fn float(rng: &mut Rng, exponent: u32, fraction: u32) -> u64 {
         // Square roots of the extremes: products over- and underflow.
         12 => (bias / 2 - 2 + u64::from(rng.below(4))) << fraction | sparse,
         13 => (bias + bias / 2 - 1 + u64::from(rng.below(4))) << fraction | sparse,
-        _ => rng.next() & (max << fraction | ones),
+        _ => rng.next_u64() & (max << fraction | ones),
     };
-    image | (rng.next() & 1) << (exponent + fraction)
+    image | (rng.next_u64() & 1) << (exponent + fraction)
 }
 
 /// An f32 image.
@@ -598,18 +598,18 @@ pub fn double(rng: &mut Rng) -> u64 {
         // Close to powers of two between f32's smallest denormal and largest number.
         0 => {
             let exponent = 1023 - 152 + u64::from(rng.below(32));
-            exponent << 52 | rng.next() >> 12 & (u64::MAX << rng.below(52)) | (rng.next() & 1) << 63
+            exponent << 52 | rng.next_u64() >> 12 & (u64::MAX << rng.below(52)) | (rng.next_u64() & 1) << 63
         }
         1 => {
             let exponent = 1023 + 126 + u64::from(rng.below(3));
-            let fraction = [0, (1 << 52) - (1 << rng.below(30)), rng.next() >> 12][rng.below(3) as usize];
-            exponent << 52 | fraction | (rng.next() & 1) << 63
+            let fraction = [0, (1 << 52) - (1 << rng.below(30)), rng.next_u64() >> 12][rng.below(3) as usize];
+            exponent << 52 | fraction | (rng.next_u64() & 1) << 63
         }
         // Halves and their neighbours around 2^31.
         2 => {
             let base = (2_147_483_645 + u64::from(rng.below(5))) * 2 + u64::from(rng.below(2));
             let image = (base as f64 / 2.0).to_bits();
-            image.wrapping_add(u64::from(rng.below(3))).wrapping_sub(1) | (rng.next() & 1) << 63
+            image.wrapping_add(u64::from(rng.below(3))).wrapping_sub(1) | (rng.next_u64() & 1) << 63
         }
         _ => float(rng, 11, 52),
     }

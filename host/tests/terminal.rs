@@ -125,9 +125,13 @@ fn terminal_is_restored_while_the_process_is_stopped() {
     assert!(status.stopped());
     assert!(!terminal.is_raw(), "the shell gets a raw terminal");
     kill_process(pid, Signal::CONT).unwrap();
+    // Until then keys would be echoed by the terminal itself.
+    while !terminal.is_raw() {
+        assert!(terminal.child.try_wait().unwrap().is_none(), "the process did not go on");
+        std::thread::yield_now();
+    }
     terminal.press(b"back");
     terminal.wait_for("back");
-    assert!(terminal.is_raw());
     terminal.press(b"Q");
     assert_eq!(terminal.end(), Some(0));
 }
