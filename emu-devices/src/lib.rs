@@ -4,6 +4,8 @@ pub mod acpi;
 pub mod audio;
 pub mod block;
 pub mod bus;
+pub mod coprocessor;
+pub mod debug_exit;
 pub mod device;
 pub mod dma8237;
 pub mod fw_cfg;

@@ -31,6 +31,8 @@ macro_rules! subjects {
 subjects! {
     acpi => dev::acpi::AcpiPm::PORTS, &[], dev::acpi::AcpiPm::new(line(9));
     cmos_rtc => dev::timer::cmos_rtc::CmosRtc::PORTS, &[], dev::timer::cmos_rtc::CmosRtc::new(line(8), Default::default());
+    coprocessor => dev::coprocessor::CoprocessorError::PORTS, &[], dev::coprocessor::CoprocessorError::new(line(13));
+    debug_exit => dev::debug_exit::DebugExit::PORTS, &[], dev::debug_exit::DebugExit;
     dma8237 => dev::dma8237::Dma8237::PORTS, &[], dev::dma8237::Dma8237::new();
     floppy => dev::block::floppy::Floppy::PORTS, &[], floppy_with_disk();
     fw_cfg => dev::fw_cfg::FwCfg::PORTS, &[], dev::fw_cfg::FwCfg::new(64 << 20);

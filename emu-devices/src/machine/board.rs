@@ -1,11 +1,12 @@
 //! The motherboard: chips, their wires, and the bus the CPU sees.
 
 use emu_core::bus::{AccessSize, CpuContext, SystemBus};
-use emu_core::irq::IrqLines;
+use emu_core::irq::{IrqLine, IrqLines, PIRQ_A};
 use emu_core::mem::Memory;
 use emu_core::time::{EventQueue, VmClock, VmTime};
 
 use crate::bus::{MmioMap, PortMap};
+use crate::coprocessor::CoprocessorError;
 use crate::device::{Ctx, Device, DeviceId, IsaDma, Requests, ResetKind};
 use crate::dma8237::Dma8237;
 use crate::irqchip::ioapic::IoApic;
@@ -23,10 +24,11 @@ pub(super) mod id {
     pub(in super::super) const IOAPIC: DeviceId = 0xE3;
     pub(in super::super) const LAPIC: DeviceId = 0xE4;
     pub(in super::super) const VMWARE: DeviceId = 0xE5;
+    pub(in super::super) const COPROCESSOR: DeviceId = 0xE6;
 }
 
-/// First interrupt input that is a PCI interrupt wire (PIRQ A).
-const PIRQ_FIRST: u32 = 24;
+/// Input of the coprocessor's errors.
+const COPROCESSOR_IRQ: IrqLine = IrqLine::wired_to(13);
 
 /// The board.
 pub struct Board {
@@ -37,6 +39,7 @@ pub struct Board {
     pub(super) ioapic: IoApic,
     pub(super) lapic: LocalApic,
     pub(super) vmware: VmwarePort,
+    pub(super) coprocessor: CoprocessorError,
     /// The APICs are wired to the CPU.
     pub(super) acpi: bool,
     /// IA32_APIC_BASE as last written (bit 11).
@@ -44,8 +47,12 @@ pub struct Board {
     pub(super) ports: PortMap,
     pub(super) mmio: MmioMap,
     pub(super) irq: IrqLines,
+    /// Levels of all wires when the board looked last.
+    wires: u32,
     /// Levels of the 16 ISA inputs after PCI routing.
     isa_level: u32,
+    /// PCI interrupt routing may have changed.
+    rerouted: bool,
     pub(super) events: EventQueue,
     pub(super) clock: VmClock,
     /// Calendar time minus guest time, refreshed once per slice.
@@ -79,12 +86,15 @@ impl Board {
             ioapic: IoApic::new(),
             lapic: LocalApic::new(),
             vmware: VmwarePort::new(),
+            coprocessor: CoprocessorError::new(COPROCESSOR_IRQ),
             acpi,
             apic_enable: 0,
             ports: PortMap::new(),
             mmio: MmioMap::new(),
             irq: IrqLines::new(),
+            wires: 0,
             isa_level: 0,
+            rerouted: true,
             events: EventQueue::new(),
             clock,
             wall_offset: 0,
@@ -122,6 +132,7 @@ impl Board {
             id::IOAPIC => (&mut self.ioapic, &mut self.dma),
             id::LAPIC => (&mut self.lapic, &mut self.dma),
             id::VMWARE => (&mut self.vmware, &mut self.dma),
+            id::COPROCESSOR => (&mut self.coprocessor, &mut self.dma),
             n => (self.devices.get_mut(usize::from(n))?.as_mut(), &mut self.dma),
         };
         let mut ctx = Ctx {
@@ -136,22 +147,30 @@ impl Board {
             cpu_vm86: cx.vm86,
         };
         let r = f(device, &mut ctx);
+        self.rerouted |= id == id::PCI;
         self.sync_irq();
         Some(r)
     }
 
     /// Copies changed interrupt wires to the controllers. The one place where levels are derived.
     pub(super) fn sync_irq(&mut self) {
-        let Some((_, rose, level)) = self.irq.take_changes() else {
-            if self.acpi {
-                self.sync_apic();
+        let rerouted = std::mem::take(&mut self.rerouted);
+        let (rose, level) = match self.irq.take_changes() {
+            Some((_, rose, level)) => (rose, level),
+            // A wire that is high reaches another input when it is routed there.
+            None if rerouted => (0, self.wires),
+            None => {
+                if self.acpi {
+                    self.sync_apic();
+                }
+                return;
             }
-            return;
         };
+        self.wires = level;
         let mut isa = level & 0xFFFF;
         let mut edges = rose & 0xFFFF;
         for pirq in 0..4u8 {
-            let bit = 1u32 << (PIRQ_FIRST + u32::from(pirq));
+            let bit = 1u32 << (PIRQ_A + pirq);
             // Bit 7 of a route disconnects the wire.
             let input = 1u32.checked_shl(u32::from(self.pci.pirq_route(pirq))).unwrap_or(0) & 0xFFFF;
             if level & bit != 0 {
@@ -161,6 +180,7 @@ impl Board {
                 edges |= input;
             }
         }
+        edges |= isa & !self.isa_level;
         let mut touched = (isa ^ self.isa_level) | edges;
         self.isa_level = isa;
         while touched != 0 {
@@ -177,6 +197,12 @@ impl Board {
         }
     }
 
+    /// The 8259's INTR reaches the processor: directly, or through the local APIC's LINT0.
+    #[inline]
+    fn pic_interrupts(&self) -> bool {
+        self.pic.output() && (!self.acpi || self.lapic.passes_ext_int())
+    }
+
     fn sync_apic(&mut self) {
         while let Some(vector) = self.lapic.take_eoi() {
             self.ioapic.end_of_interrupt(vector);
@@ -188,7 +214,7 @@ impl Board {
 
     /// Resets every chip and runs what firmware would have set up.
     pub(super) fn reset(&mut self, mem: &mut Memory, cx: CpuContext, kind: ResetKind) {
-        let fixed = [id::PIC, id::DMA, id::PCI, id::IOAPIC, id::LAPIC, id::VMWARE];
+        let fixed = [id::PIC, id::DMA, id::PCI, id::IOAPIC, id::LAPIC, id::VMWARE, id::COPROCESSOR];
         for id in (0..self.devices.len() as DeviceId).chain(fixed) {
             let _ = self.access(mem, cx, id, |d, ctx| d.reset(ctx, kind));
         }
@@ -213,6 +239,7 @@ impl Board {
             cpu_vm86: false,
         };
         self.pci.post_firmware_setup(&mut ctx);
+        self.rerouted = true;
         const ELCR_SLAVE: u16 = 0x4D1;
         const IRQ_10_AND_11: u32 = 0x0C;
         self.port_out(mem, cx, ELCR_SLAVE, AccessSize::Byte, IRQ_10_AND_11);
@@ -287,12 +314,12 @@ impl SystemBus for Board {
 
     #[inline]
     fn interrupt_pending(&self) -> bool {
-        self.pic.output() || (self.acpi && self.lapic.output())
+        self.pic_interrupts() || (self.acpi && self.lapic.output())
     }
 
     fn ack_interrupt(&mut self, _: &mut Memory, _: CpuContext) -> Option<u8> {
         // The PIC is asked first, as on v86.
-        if self.pic.output() {
+        if self.pic_interrupts() {
             return self.pic.acknowledge();
         }
         if self.acpi && self.lapic.output() { self.lapic.acknowledge() } else { None }
@@ -322,6 +349,12 @@ impl SystemBus for Board {
 
     fn random(&mut self) -> u32 {
         (self.random)()
+    }
+
+    fn ferr(&mut self, asserted: bool) -> bool {
+        let ignne = self.coprocessor.set_ferr(&mut self.irq, asserted);
+        self.sync_irq();
+        ignne
     }
 
     fn backdoor(&mut self, regs: [u32; 6]) -> Option<[u32; 6]> {

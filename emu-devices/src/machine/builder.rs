@@ -9,6 +9,8 @@ use crate::audio::sb16::{SB16_IRQS, Sb16};
 use crate::block::floppy::Floppy;
 use crate::block::ide::IdeController;
 use crate::bus::MmioRange;
+use crate::coprocessor::CoprocessorError;
+use crate::debug_exit::DebugExit;
 use crate::device::{Device, DeviceId};
 use crate::dma8237::Dma8237;
 use crate::fw_cfg::FwCfg;
@@ -38,6 +40,8 @@ pub(super) struct Parts {
     pub(super) serial: [Option<Box<dyn SerialSink>>; SERIAL_PORTS],
     pub(super) filesystem: Option<Box<dyn P9Handler>>,
     pub(super) mac: [u8; 6],
+    /// Port F4h exists.
+    pub(super) debug_exit: bool,
 }
 
 /// Where the machine finds the chips it talks to itself.
@@ -86,6 +90,7 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     PciBus::claim_ports(&mut b.ports, id::PCI);
     b.vmware.attach(id::VMWARE);
     claim_all(b, VmwarePort::PORTS, id::VMWARE);
+    claim_all(b, CoprocessorError::PORTS, id::COPROCESSOR);
     for &(start, len) in IoApic::MMIO {
         window(b, start, len, id::IOAPIC);
     }
@@ -101,6 +106,9 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     let cmos = CmosConfig { memory_size: ram, ..CmosConfig::default() };
     add(b, Box::new(CmosRtc::new(irq(8), cmos)), CmosRtc::PORTS);
     add(b, Box::new(SystemPorts::new(Box::new(NullSink))), SystemPorts::PORTS);
+    if parts.debug_exit {
+        add(b, Box::new(DebugExit), DebugExit::PORTS);
+    }
     add(b, Box::new(FwCfg::new(ram)), FwCfg::PORTS);
     add(b, Box::new(Floppy::new(irq(6))), Floppy::PORTS);
     add(b, Box::new(ParallelPort::new(ParallelPort::LPT1, irq(7))), ParallelPort::PORTS);

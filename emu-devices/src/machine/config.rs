@@ -54,7 +54,7 @@ const RAM_STEP: u64 = 128 << 10;
 
 /// RAM size v86 gives a machine that asks for `wanted` bytes: whole 128 KiB, 1 MiB to 2 GiB - 128 KiB.
 pub fn ram_size(wanted: u64) -> u64 {
-    wanted.min(MAX_RAM).max(MIN_RAM).next_multiple_of(RAM_STEP)
+    wanted.clamp(MIN_RAM, MAX_RAM).next_multiple_of(RAM_STEP)
 }
 
 /// Video memory size v86 gives: a power of two from 256 KiB to 256 MiB.

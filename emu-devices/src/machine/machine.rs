@@ -102,6 +102,7 @@ impl<E: CpuEngine> Machine<E> {
             serial: config.serial,
             filesystem: config.filesystem,
             mac: config.mac,
+            debug_exit: matches!(&boot, Boot::Linux(linux) if loader::is_multiboot(&linux.kernel)),
         };
         let (board, wiring) = builder::wire(board, ram, parts);
         let mut machine = Self {

@@ -71,7 +71,7 @@ pub enum LoadError {
 /// See [`LoadError`]; memory may hold parts of the kernel then.
 pub fn load(boot: &LinuxBoot, mem: &mut Memory, cpu: &mut CpuState) -> Result<(), LoadError> {
     write_bios_data_area(mem);
-    if multiboot::find_header(&boot.kernel).is_some() {
+    if is_multiboot(&boot.kernel) {
         multiboot::load(boot, mem, cpu)
     } else if elf::is_elf(&boot.kernel) {
         elf::load_linux(boot, mem, cpu)
@@ -80,6 +80,11 @@ pub fn load(boot: &LinuxBoot, mem: &mut Memory, cpu: &mut CpuState) -> Result<()
     } else {
         Err(LoadError::UnknownFormat)
     }
+}
+
+/// True if the kernel has a multiboot header and will be booted by it.
+pub fn is_multiboot(kernel: &[u8]) -> bool {
+    multiboot::find_header(kernel).is_some()
 }
 
 /// Base memory in KiB below the extended BIOS data area.
