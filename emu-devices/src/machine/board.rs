@@ -55,6 +55,10 @@ pub struct Board {
     rerouted: bool,
     pub(super) events: EventQueue,
     pub(super) clock: VmClock,
+    /// Deadline the engine's present budget was made for.
+    pub(super) slice_deadline: VmTime,
+    /// A device asked for an earlier one: the budget is too long.
+    pub(super) sooner: bool,
     /// Calendar time minus guest time, refreshed once per slice.
     wall_offset: u64,
     pub(super) requests: Requests,
@@ -97,6 +101,8 @@ impl Board {
             rerouted: true,
             events: EventQueue::new(),
             clock,
+            slice_deadline: VmTime::MAX,
+            sooner: false,
             wall_offset: 0,
             requests: Requests::default(),
             random,
@@ -148,6 +154,7 @@ impl Board {
         };
         let r = f(device, &mut ctx);
         self.rerouted |= id == id::PCI;
+        self.sooner |= self.events.next_deadline().is_some_and(|at| at < self.slice_deadline);
         self.sync_irq();
         Some(r)
     }
@@ -331,7 +338,7 @@ impl SystemBus for Board {
 
     #[inline]
     fn must_exit(&self) -> bool {
-        self.requests.any()
+        self.requests.any() || self.sooner
     }
 
     fn tsc(&mut self, cx: CpuContext) -> u64 {

@@ -9,13 +9,13 @@ use emu_core::bus::CpuContext;
 use emu_core::cpu::{CpuState, flags, gpr, seg};
 use emu_core::engine::{CpuEngine, EngineStats, Exit};
 use emu_core::mem::{Memory, PageKind};
-use emu_core::time::VmClock;
+use emu_core::time::{VmClock, VmTime};
 
 use super::board::Board;
 use super::builder::{self, Wiring};
 use super::config::{Boot, MachineConfig, SERIAL_PORTS, ram_size};
 use super::loader::{self, LoadError};
-use super::mailbox::{HostMessage, MachineStatus, Mailbox};
+use super::mailbox::{HostMessage, MAX_QUEUED_BYTES, MachineStatus, Mailbox};
 use crate::device::ResetKind;
 use crate::input::i8042::I8042;
 use crate::serial::uart16550::Uart16550;
@@ -65,8 +65,9 @@ const MIN_SLICE: u64 = 200;
 const FLUSH_SLICES: u64 = 32;
 /// Longest sleep of an idle machine; it is woken by messages before.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
-/// Unread input per serial port that is kept here when the UART's queue is full.
-const MAX_SERIAL_BACKLOG: usize = 1 << 20;
+/// Unread input per serial port that is kept here when the UART's queue is full; more stays in the
+/// mailbox, whose bound then holds the sender back.
+const MAX_SERIAL_BACKLOG: usize = MAX_QUEUED_BYTES;
 
 /// A PC: CPU, memory, board. Runs on the thread that calls [`Machine::run`].
 pub struct Machine<E> {
@@ -155,20 +156,34 @@ impl<E: CpuEngine> Machine<E> {
 
     /// Runs until the machine stops.
     pub fn run(&mut self) -> StopReason {
-        let reason = self.run_loop();
-        self.publish(true);
+        // The end of time is 584 years away.
+        let reason = self.run_until(VmTime::MAX).unwrap_or(StopReason::Stopped);
         self.mailbox.close();
         reason
     }
 
-    fn run_loop(&mut self) -> StopReason {
+    /// Runs until the machine stops or guest time reaches `end`, nanoseconds since power-on; `None`
+    /// in the latter case. With the deterministic clock the instruction is exact, and how a run is
+    /// divided does not matter to the guest.
+    pub fn run_until(&mut self, end: VmTime) -> Option<StopReason> {
+        let reason = self.run_loop(end);
+        self.publish(true);
+        reason
+    }
+
+    /// Guest time, nanoseconds since power-on.
+    pub fn now(&mut self) -> VmTime {
+        self.board.now(self.cpu.retired)
+    }
+
+    fn run_loop(&mut self, end: VmTime) -> Option<StopReason> {
         let mut last = (self.board.now(self.cpu.retired), self.cpu.retired);
         for slice in 0u64.. {
             if slice % FLUSH_SLICES == 0 {
                 self.publish(false);
             }
             if self.mailbox.has_messages() && self.read_mailbox() {
-                return StopReason::Stopped;
+                return Some(StopReason::Stopped);
             }
             let cx = self.context();
             self.feed_serial(cx);
@@ -176,29 +191,34 @@ impl<E: CpuEngine> Machine<E> {
             if self.board.requests.any()
                 && let Some(stop) = self.serve_requests()
             {
-                return stop;
+                return Some(stop);
             }
             let now = self.board.now(self.cpu.retired);
+            if now >= end {
+                return None;
+            }
             self.board.refresh_wall(now);
             self.measure_speed(&mut last, now);
-            let budget = self.budget(now);
+            let budget = self.budget(now, end);
             match self.engine.run(&mut self.cpu, &mut self.mem, &mut self.board, budget) {
                 Exit::Budget | Exit::Request => {}
-                Exit::Shutdown => return StopReason::TripleFault,
+                Exit::Shutdown => return Some(StopReason::TripleFault),
                 Exit::Halted => {
-                    if let Some(stop) = self.wait_for_interrupt() {
-                        return stop;
+                    if let Some(stop) = self.wait_for_interrupt(end) {
+                        return Some(stop);
                     }
                     last = (self.board.now(self.cpu.retired), self.cpu.retired);
                 }
             }
         }
-        StopReason::Stopped
+        None
     }
 
     /// Instructions until something is due.
-    fn budget(&mut self, now: u64) -> u64 {
-        let Some(deadline) = self.board.events.next_deadline() else { return SLICE };
+    fn budget(&mut self, now: VmTime, end: VmTime) -> u64 {
+        let deadline = self.board.events.next_deadline().unwrap_or(VmTime::MAX).min(end);
+        self.board.slice_deadline = deadline;
+        self.board.sooner = false;
         let ns = deadline.saturating_sub(now);
         match self.board.clock.instructions_for(ns) {
             Some(n) => n.clamp(1, SLICE),
@@ -216,23 +236,19 @@ impl<E: CpuEngine> Machine<E> {
     }
 
     /// The CPU is halted: sleeps until a deadline or a message. Tells why the machine stops instead.
-    fn wait_for_interrupt(&mut self) -> Option<StopReason> {
+    fn wait_for_interrupt(&mut self, end: VmTime) -> Option<StopReason> {
         if self.cpu.eflags & flags::IF == 0 {
             return Some(StopReason::Halted);
         }
         let retired = self.cpu.retired;
         let now = self.board.now(retired);
-        let deadline = self.board.events.next_deadline();
+        let deadline = self.board.events.next_deadline().unwrap_or(VmTime::MAX).min(end);
         self.publish(true);
-        match deadline {
-            Some(at) if self.board.clock.is_deterministic() => self.board.clock.warp_to(at, retired),
-            Some(at) => {
-                let ns = at.saturating_sub(now);
-                if ns > 0 {
-                    self.mailbox.wait(Duration::from_nanos(ns).min(MAX_SLEEP));
-                }
-            }
-            None => self.mailbox.wait(MAX_SLEEP),
+        let ns = deadline.saturating_sub(now);
+        if self.board.clock.is_deterministic() && deadline != VmTime::MAX {
+            self.board.clock.warp_to(deadline, retired);
+        } else if ns > 0 {
+            self.mailbox.wait(Duration::from_nanos(ns).min(MAX_SLEEP));
         }
         self.publish(false);
         None
@@ -256,13 +272,16 @@ impl<E: CpuEngine> Machine<E> {
 
     /// Takes messages; true if the machine is to stop.
     fn read_mailbox(&mut self) -> bool {
-        for message in self.mailbox.take() {
+        let mut room = [MAX_SERIAL_BACKLOG; SERIAL_PORTS];
+        for (room, queue) in room.iter_mut().zip(&self.serial_input) {
+            *room = room.saturating_sub(queue.len());
+        }
+        for message in self.mailbox.take(room) {
             match message {
                 HostMessage::Stop => return true,
                 HostMessage::Serial { port, bytes } => {
                     if let Some(queue) = self.serial_input.get_mut(usize::from(port)) {
-                        let room = MAX_SERIAL_BACKLOG.saturating_sub(queue.len());
-                        queue.extend(bytes.into_iter().take(room));
+                        queue.extend(bytes);
                     }
                 }
                 HostMessage::Keyboard(codes) => {

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::config::SERIAL_PORTS;
+
 /// A message to the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostMessage {
@@ -30,13 +32,16 @@ impl HostMessage {
     }
 }
 
-/// Payload bytes that may wait in a mailbox; senders wait beyond that.
+/// Payload bytes that may wait in a mailbox; senders wait beyond that. A larger message is never
+/// taken: divide it.
 pub const MAX_QUEUED_BYTES: usize = 256 * 1024;
 
 #[derive(Default)]
 struct Queue {
     messages: VecDeque<HostMessage>,
     bytes: usize,
+    /// Something came since the machine looked last.
+    fresh: bool,
     closed: bool,
 }
 
@@ -82,10 +87,11 @@ impl Mailbox {
     pub fn send(&self, message: HostMessage) -> bool {
         let mut q = self.lock();
         let weight = message.weight();
-        if q.closed || (weight > 0 && q.bytes + weight > MAX_QUEUED_BYTES && q.bytes > 0) {
+        if q.closed || (weight > 0 && q.bytes + weight > MAX_QUEUED_BYTES) {
             return false;
         }
         q.bytes += weight;
+        q.fresh = true;
         q.messages.push_back(message);
         self.pending.store(true, Ordering::Release);
         self.changed.notify_all();
@@ -118,18 +124,37 @@ impl Mailbox {
         self.pending.load(Ordering::Acquire)
     }
 
-    pub(super) fn take(&self) -> VecDeque<HostMessage> {
+    /// Takes the messages that fit into `room` bytes per serial port; the others, in their order,
+    /// stay and go on counting.
+    pub(super) fn take(&self, mut room: [usize; SERIAL_PORTS]) -> Vec<HostMessage> {
         let mut q = self.lock();
-        self.pending.store(false, Ordering::Release);
-        q.bytes = 0;
+        let (mut taken, mut kept) = (Vec::new(), VecDeque::new());
+        for message in std::mem::take(&mut q.messages) {
+            if let HostMessage::Serial { port, bytes } = &message
+                && let Some(room) = room.get_mut(usize::from(*port))
+            {
+                if bytes.len() > *room {
+                    // Later messages must not overtake this one.
+                    *room = 0;
+                    kept.push_back(message);
+                    continue;
+                }
+                *room -= bytes.len();
+            }
+            taken.push(message);
+        }
+        q.bytes = kept.iter().map(HostMessage::weight).sum();
+        q.messages = kept;
+        q.fresh = false;
+        self.pending.store(!q.messages.is_empty(), Ordering::Release);
         self.space.notify_all();
-        std::mem::take(&mut q.messages)
+        taken
     }
 
     /// Sleeps until a message arrives or `timeout` passes.
     pub(super) fn wait(&self, timeout: Duration) {
         let q = self.lock();
-        if q.messages.is_empty() && !q.closed {
+        if !q.fresh && !q.closed {
             let _ = self.changed.wait_timeout(q, timeout);
         }
     }
@@ -152,6 +177,8 @@ impl Mailbox {
 mod tests {
     use super::*;
 
+    const ROOM: [usize; SERIAL_PORTS] = [MAX_QUEUED_BYTES; SERIAL_PORTS];
+
     #[test]
     fn mailbox_refuses_more_than_its_bound_and_takes_again_after_draining() {
         let m = Mailbox::new();
@@ -159,8 +186,30 @@ mod tests {
         assert!(m.send(big.clone()));
         assert!(!m.send(HostMessage::Serial { port: 0, bytes: vec![1] }));
         assert!(m.send(HostMessage::Stop), "Stop always fits");
-        assert_eq!(m.take().len(), 2);
+        assert_eq!(m.take(ROOM).len(), 2);
         assert!(m.send(big));
+    }
+
+    #[test]
+    fn mailbox_refuses_a_message_that_could_never_fit() {
+        let m = Mailbox::new();
+        assert!(!m.send(HostMessage::Keyboard(vec![0; MAX_QUEUED_BYTES + 1])));
+        m.wait_space(MAX_QUEUED_BYTES + 1);
+    }
+
+    #[test]
+    fn mailbox_holds_serial_input_without_room_back_in_order_and_lets_others_pass() {
+        let m = Mailbox::new();
+        let serial = |port, len| HostMessage::Serial { port, bytes: vec![port; len] };
+        for message in [serial(0, 10), serial(0, 1), serial(1, 1), HostMessage::Keyboard(vec![1])] {
+            assert!(m.send(message));
+        }
+        assert_eq!(m.take([9, 9, 9, 9]), [serial(1, 1), HostMessage::Keyboard(vec![1])]);
+        assert_eq!(m.status().serial_backlog, 11);
+        assert!(m.has_messages());
+        assert_eq!(m.take([10, 0, 0, 0]), [serial(0, 10)]);
+        assert_eq!(m.take([1, 0, 0, 0]), [serial(0, 1)]);
+        assert!(!m.has_messages());
     }
 
     #[test]
