@@ -7,9 +7,9 @@ use emu_devices::virtio::P9Handler;
 use machine_support::{Code, ENTRY, config, machine};
 
 /// Machines built.
-const RUNS: u64 = 2_000;
-/// Guest time of one run: 20,000 instructions.
-const RUN_NS: u64 = 2_000_000;
+const RUNS: u64 = 1_500;
+/// Guest time of one run: at most 8,000 instructions.
+const RUN_NS: u64 = 800_000;
 /// Pieces of a program, and the room of each.
 const PIECES: usize = 60;
 const PIECE: usize = 32;
@@ -210,12 +210,20 @@ fn piece(r: &mut Random) -> Vec<u8> {
 
 /// Pieces, and a handler for all exceptions and interrupts that starts the next one.
 fn program(r: &mut Random) -> Vec<u8> {
+    // mov esp, 9000h; mov al, 20h; out 0A0h, al; out 20h, al; mov eax, [NEXT]; add eax, PIECE;
+    // mov [NEXT], eax; jmp eax
     const HANDLER: &[u8] = &[
         0xBC,
         0x00,
         0x90,
         0,
         0,
+        0xB0,
+        0x20,
+        0xE6,
+        0xA0,
+        0xE6,
+        0x20,
         0xA1,
         0,
         0x10,
@@ -234,7 +242,8 @@ fn program(r: &mut Random) -> Vec<u8> {
     ];
     let mut code = Code::new();
     code.bytes(&[0xE9]).u32(HANDLER.len() as u32).bytes(HANDLER).stack_and_idt(ENTRY + 5);
-    code.pics(r.next() as u8, r.next() as u8);
+    // The timer, every 50 microseconds, ends pieces that wait or loop.
+    code.pics(r.next() as u8 & 0xFE, r.next() as u8).out8(0x43, 0x34).out8(0x40, 60).out8(0x40, 0);
     // mov dword [NEXT], first piece
     let first = code.here() + 10;
     code.bytes(&[0xC7, 0x05]).u32(NEXT).u32(first);
