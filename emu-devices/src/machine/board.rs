@@ -369,3 +369,60 @@ impl SystemBus for Board {
         self.vmware.backdoor(regs, now.wrapping_add(self.wall_offset))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use emu_core::time::ClockSource;
+
+    fn board(acpi: bool) -> (Board, Memory) {
+        let clock = VmClock::new(ClockSource::Deterministic { ps_per_instruction: 1000, wall_start_ns: 0 });
+        let mut board = Board::new(clock, acpi, Box::new(|| 4));
+        PciBus::claim_ports(&mut board.ports, id::PCI);
+        for &(first, len) in Pic8259Pair::PORTS {
+            board.ports.claim(first, len, id::PIC);
+        }
+        (board, Memory::new(1 << 20).unwrap())
+    }
+
+    fn route_pirq_a(board: &mut Board, mem: &mut Memory, value: u32) {
+        let cx = CpuContext::default();
+        board.port_out(mem, cx, 0xCF8, AccessSize::Dword, 0x8000_0860);
+        board.port_out(mem, cx, 0xCFC, AccessSize::Byte, value);
+    }
+
+    #[test]
+    fn board_pirq_routed_elsewhere_while_high_moves_at_once() {
+        let (mut board, mut mem) = board(false);
+        route_pirq_a(&mut board, &mut mem, 0x0A);
+        board.irq.set(IrqLine::wired_to(PIRQ_A), true);
+        board.sync_irq();
+        assert_eq!(board.isa_level, 1 << 10);
+        route_pirq_a(&mut board, &mut mem, 0x0B);
+        assert_eq!(board.isa_level, 1 << 11);
+        route_pirq_a(&mut board, &mut mem, 0x80);
+        assert_eq!(board.isa_level, 0, "disconnected");
+    }
+
+    #[test]
+    fn board_8259_interrupts_only_where_the_local_apic_lets_it() {
+        let (mut board, mut mem) = board(true);
+        let cx = CpuContext::default();
+        for (port, value) in [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0xFE)] {
+            board.port_out(&mut mem, cx, port, AccessSize::Byte, value);
+        }
+        board.irq.set(IrqLine::wired_to(0), true);
+        board.sync_irq();
+        assert!(board.interrupt_pending(), "APIC disabled: virtual wire");
+        let mut apic = |board: &mut Board, register: u64, value| {
+            let _ = board.access(&mut mem, cx, id::LAPIC, |d, ctx| {
+                d.mmio_write(ctx, 0xFEE0_0000 + register, AccessSize::Dword, value);
+            });
+        };
+        apic(&mut board, 0xF0, 0x1FF);
+        assert!(!board.interrupt_pending(), "LINT0 is masked");
+        apic(&mut board, 0x350, 0x700);
+        assert!(board.interrupt_pending(), "ExtINT");
+        assert_eq!(board.ack_interrupt(&mut Memory::new(1 << 20).unwrap(), cx), Some(0x20));
+    }
+}
