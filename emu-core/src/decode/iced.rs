@@ -106,7 +106,8 @@ fn is_too_long(window: &[u8], bitness: u32) -> bool {
     let mut short: Vec<u8> = Vec::with_capacity(2 * MAX_LEN);
     for &byte in prefixes.iter().rev() {
         let group = 1 << prefix_group(byte);
-        if groups & group == 0 {
+        // LOCK makes some instructions invalid and none longer.
+        if groups & group == 0 && byte != 0xF0 {
             groups |= group;
             short.insert(0, byte);
         }
@@ -115,9 +116,21 @@ fn is_too_long(window: &[u8], bitness: u32) -> bool {
     short.extend_from_slice(rest);
     // What lies behind byte 15 does not matter: it is too far already.
     short.resize(2 * MAX_LEN, 0);
-    let mut decoder = Decoder::new(bitness, &short, DecoderOptions::NONE);
-    let _ = decoder.decode();
-    dropped + decoder.position() > MAX_LEN
+    let decode = |bytes: &[u8]| {
+        let mut decoder = Decoder::new(bitness, bytes, DecoderOptions::NONE);
+        (!decoder.decode().is_invalid(), decoder.position())
+    };
+    let (valid, mut len) = decode(&short);
+    if !valid {
+        // The decoder has read a ModRM byte; a hole in the opcode map has none.
+        let hole = (0..16u8).all(|n| {
+            // Each reg field, with a memory and a register operand.
+            short[len - 1] = (n & 7) << 3 | (n >> 3) * 0xC0;
+            !decode(&short).0
+        });
+        len -= usize::from(hole);
+    }
+    dropped + len > MAX_LEN
 }
 
 /// What the x87 records as its last opcode: the low three bits of the first opcode byte, and ModRM.
