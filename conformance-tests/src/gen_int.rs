@@ -168,11 +168,18 @@ pub fn encode(rng: &mut Rng, row: &Row) -> Vec<u8> {
     if rng.below(16) == 0 {
         code.push([0x26, 0x2E, 0x36, 0x3E][rng.below(4) as usize]);
     }
+    // The mandatory prefix of the row may stand on either side of 67.
+    let address16 = rng.below(12) == 0;
+    if address16 {
+        code.push(0x67);
+    }
     code.extend_from_slice(row.opcode);
     if let Some(reg) = row.modrm {
         let reg = if reg == 8 { rng.below(8) as u8 } else { reg };
         let memory = row.memory_only || rng.below(2) == 0;
-        if memory {
+        if memory && address16 {
+            modrm_memory16(rng, reg, &mut code);
+        } else if memory {
             modrm_memory(rng, reg, &mut code);
         } else {
             code.push(0xC0 | reg << 3 | rng.below(8) as u8);
@@ -187,6 +194,123 @@ pub fn encode(rng: &mut Rng, row: &Row) -> Vec<u8> {
         }
     }
     code
+}
+
+/// EFLAGS bits a row's instruction reads.
+fn reads_flags(name: &str) -> u32 {
+    match name {
+        "adc" | "sbb" | "rcl" | "rcr" | "rcl1" | "rcr1" | "cmc" | "salc" => 1,
+        "daa" | "das" | "aaa" | "aas" => 0x11,
+        "cmov" | "setcc" | "pushf" | "lahf" => 0x8D5,
+        _ => 0,
+    }
+}
+
+/// The row's instruction leaves no flag as it was, whatever its operands.
+fn writes_all_flags(name: &str) -> bool {
+    matches!(
+        name,
+        "add"
+            | "or"
+            | "adc"
+            | "sbb"
+            | "and"
+            | "sub"
+            | "xor"
+            | "cmp"
+            | "test"
+            | "neg"
+            | "mul"
+            | "imul"
+            | "div"
+            | "idiv"
+            | "aaa"
+            | "aas"
+            | "daa"
+            | "das"
+            | "aam"
+            | "aad"
+            | "bsf"
+            | "bsr"
+            | "popcnt"
+            | "cmpxchg"
+            | "xadd"
+            | "cmps"
+            | "scas"
+    )
+}
+
+/// One instruction of a [`Sequence`].
+pub struct Step {
+    /// Offset of its first byte.
+    pub offset: usize,
+    /// Name of its row.
+    pub name: &'static str,
+    /// Flags that are undefined before it.
+    pub undefined: u32,
+}
+
+/// Several instructions in a row.
+pub struct Sequence {
+    /// Their bytes.
+    pub code: Vec<u8>,
+    /// Each of them.
+    pub steps: Vec<Step>,
+    /// Flags that are undefined behind the last.
+    pub undefined: u32,
+}
+
+/// Two to eight instructions, some behind a short conditional jump over them. None reads a flag that
+/// an earlier one leaves undefined.
+pub fn sequence(rng: &mut Rng) -> Sequence {
+    let mut code = Vec::new();
+    let mut steps = Vec::new();
+    let mut undefined = 0;
+    let count = 2 + rng.below(7);
+    while (steps.len() as u32) < count {
+        let row = &ROWS[rng.below(ROWS.len() as u32) as usize];
+        let bytes = encode(rng, row);
+        // 16-bit double shifts by more than 16 have undefined results.
+        let shifts16 = row.name.starts_with("sh") && row.name.ends_with('d') && bytes[0] == 0x66;
+        if reads_flags(row.name) & undefined != 0 || shifts16 {
+            continue;
+        }
+        let jump = match rng.below(8) {
+            0 if undefined == 0 => Some(0x70 | rng.below(16) as u8),
+            1 => Some(0xE3), // JECXZ
+            2 => Some(0xE2), // LOOP
+            3 => Some(0xEB),
+            _ => None,
+        };
+        if let Some(opcode) = jump {
+            steps.push(Step { offset: code.len(), name: "jump", undefined });
+            code.extend_from_slice(&[opcode, bytes.len() as u8]);
+        }
+        steps.push(Step { offset: code.len(), name: row.name, undefined });
+        code.extend_from_slice(&bytes);
+        let kept = if writes_all_flags(row.name) && jump.is_none() { 0 } else { undefined };
+        undefined = kept | undefined_flags(row.name);
+    }
+    Sequence { code, steps, undefined }
+}
+
+/// 16-bit addresses reach the first 64 KiB, where nothing is mapped: LEA shows what is computed, and
+/// CR2 of the fault does for the others.
+fn modrm_memory16(rng: &mut Rng, reg: u8, code: &mut Vec<u8>) {
+    let rm = rng.below(8) as u8;
+    match rng.below(3) {
+        0 => {
+            code.push(reg << 3 | rm);
+            if rm == 6 {
+                code.extend_from_slice(&(rng.next() as u16).to_le_bytes());
+            }
+        }
+        1 => code.extend_from_slice(&[0x40 | reg << 3 | rm, rng.next() as u8]),
+        _ => {
+            code.push(0x80 | reg << 3 | rm);
+            code.extend_from_slice(&(rng.next() as u16).to_le_bytes());
+        }
+    }
 }
 
 fn modrm_memory(rng: &mut Rng, reg: u8, code: &mut Vec<u8>) {

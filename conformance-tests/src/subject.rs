@@ -66,7 +66,7 @@ impl Subject {
         Ok(Self { cpu: CpuState::new(), mem, engine: Interpreter::new() })
     }
 
-    /// Runs `code`, which has `count` instructions, from the given state.
+    /// Runs `code`, which has at most `count` instructions, from the given state to its end.
     pub fn run(&mut self, code: &[u8], count: u32, before: &State) -> Outcome {
         assert!(self.mem.dma_write(u64::from(CODE), code));
         assert!(self.mem.dma_write(u64::from(ARENA), &before.arena));
@@ -88,7 +88,11 @@ impl Subject {
         before.fp.load(cpu);
         cpu.eip = CODE;
         let mut fault = None;
+        let end = CODE + code.len() as u32;
         for _ in 0..count {
+            if cpu.eip == end {
+                break;
+            }
             // A repeated string instruction takes several passes.
             let mut passes = 0;
             let result = loop {

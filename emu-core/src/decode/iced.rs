@@ -70,9 +70,10 @@ pub fn decode(bytes: &[u8], mode: ModeKey) -> Decode {
     let mut ins = Instruction::default();
     decoder.decode_out(&mut ins);
     if ins.is_invalid() {
+        // With 15 bytes at hand the decoder calls an instruction that needs more of them invalid.
         return match decoder.last_error() {
             DecoderError::NoMoreBytes if window.len() < MAX_LEN => Decode::NeedMore,
-            DecoderError::NoMoreBytes => Decode::TooLong,
+            _ if window.len() == MAX_LEN && is_too_long(window, bitness) => Decode::TooLong,
             _ => Decode::Insn(invalid()),
         };
     }
@@ -83,11 +84,59 @@ pub fn decode(bytes: &[u8], mode: ModeKey) -> Decode {
     Decode::Insn(insn)
 }
 
+/// Which of the prefixes that exclude each other `byte` is; 0 for other bytes.
+fn prefix_group(byte: u8) -> u8 {
+    match byte {
+        0x26 | 0x2E | 0x36 | 0x3E | 0x64 | 0x65 => 1,
+        0x66 => 2,
+        0x67 => 3,
+        0xF0 => 4,
+        0xF2 | 0xF3 => 5,
+        _ => 0,
+    }
+}
+
+/// The instruction at the start of `window` has more than 15 bytes. That takes prefixes that a later
+/// one of their group overrides: without them it fits, and its length can be told.
+#[cold]
+fn is_too_long(window: &[u8], bitness: u32) -> bool {
+    let Some(opcode) = window.iter().position(|b| prefix_group(*b) == 0) else { return true };
+    let (prefixes, rest) = window.split_at(opcode);
+    let mut groups = 0u8;
+    let mut short: Vec<u8> = Vec::with_capacity(2 * MAX_LEN);
+    for &byte in prefixes.iter().rev() {
+        let group = 1 << prefix_group(byte);
+        // LOCK makes some instructions invalid and none longer.
+        if groups & group == 0 && byte != 0xF0 {
+            groups |= group;
+            short.insert(0, byte);
+        }
+    }
+    let dropped = prefixes.len() - short.len();
+    short.extend_from_slice(rest);
+    // What lies behind byte 15 does not matter: it is too far already.
+    short.resize(2 * MAX_LEN, 0);
+    let decode = |bytes: &[u8]| {
+        let mut decoder = Decoder::new(bitness, bytes, DecoderOptions::NONE);
+        (!decoder.decode().is_invalid(), decoder.position())
+    };
+    let (valid, mut len) = decode(&short);
+    if !valid {
+        // The decoder has read a ModRM byte; a hole in the opcode map has none.
+        let hole = (0..16u8).all(|n| {
+            // Each reg field, with a memory and a register operand.
+            short[len - 1] = (n & 7) << 3 | (n >> 3) * 0xC0;
+            !decode(&short).0
+        });
+        len -= usize::from(hole);
+    }
+    dropped + len > MAX_LEN
+}
+
 /// What the x87 records as its last opcode: the low three bits of the first opcode byte, and ModRM.
 /// `None` for instructions other than D8 to DF.
 fn x87_opcode(bytes: &[u8]) -> Option<u16> {
-    let is_prefix = |b: &u8| matches!(b, 0x26 | 0x2E | 0x36 | 0x3E | 0x64..=0x67 | 0xF0 | 0xF2 | 0xF3);
-    let at = bytes.iter().position(|b| !is_prefix(b))?;
+    let at = bytes.iter().position(|b| prefix_group(*b) == 0)?;
     match bytes.get(at..at + 2)? {
         &[first @ 0xD8..=0xDF, modrm] => Some(u16::from(first & 7) << 8 | u16::from(modrm)),
         _ => None,

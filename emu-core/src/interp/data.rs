@@ -268,16 +268,24 @@ pub(super) fn select(d: &Decoded<'_>) -> Option<ExecFn> {
         Mnemonic::Nop
         | Mnemonic::Reservednop
         | Mnemonic::Pause
-        | Mnemonic::Endbr32
-        | Mnemonic::Endbr64
         | Mnemonic::Prefetchnta
         | Mnemonic::Prefetcht0
         | Mnemonic::Prefetcht1
         | Mnemonic::Prefetcht2
-        | Mnemonic::Prefetchw
         | Mnemonic::Lfence
         | Mnemonic::Mfence
         | Mnemonic::Sfence => Some(nop),
+        // Features that are not offered, in the space of the hint NOPs (0F 0D, 0F 18 to 0F 1F):
+        // processors without them do nothing, and compiled code relies on that.
+        Mnemonic::Endbr32
+        | Mnemonic::Endbr64
+        | Mnemonic::Rdsspd
+        | Mnemonic::Cldemote
+        | Mnemonic::Prefetch
+        | Mnemonic::Prefetchw
+        | Mnemonic::Prefetchwt1
+        | Mnemonic::Prefetchit0
+        | Mnemonic::Prefetchit1 => Some(nop),
         _ if conditional && matches!(d.form, Form::R | Form::M) => match d.form {
             Form::R => by_condition!(cc, setcc, R0),
             _ => by_condition!(cc, setcc, M),

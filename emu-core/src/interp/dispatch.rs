@@ -15,6 +15,9 @@ use crate::decode::iced::Decoded;
 use crate::decode::{ExecFn, Insn};
 
 /// #UD.
+///
+/// Never inlined, so that it has one address: "has no row" is the comparison with this function.
+#[inline(never)]
 pub fn undefined(_: &mut CpuState, _: &mut Env<'_>, _: &Insn) -> Exec {
     Err(Trap::UD)
 }

@@ -272,7 +272,8 @@ pub(super) fn select(d: &Decoded<'_>) -> Option<ExecFn> {
         Mnemonic::Rdmsr => Some(rdmsr),
         Mnemonic::Rdrand if d.op16 => Some(rdrand::<u16>),
         Mnemonic::Rdrand => Some(rdrand::<u32>),
-        Mnemonic::Wbinvd | Mnemonic::Invd => Some(flush_caches),
+        // WBNOINVD is not offered: its encoding is WBINVD with a prefix that means nothing.
+        Mnemonic::Wbinvd | Mnemonic::Wbnoinvd | Mnemonic::Invd => Some(flush_caches),
         _ => None,
     }
 }
