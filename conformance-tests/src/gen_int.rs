@@ -302,13 +302,13 @@ fn modrm_memory16(rng: &mut Rng, reg: u8, code: &mut Vec<u8>) {
         0 => {
             code.push(reg << 3 | rm);
             if rm == 6 {
-                code.extend_from_slice(&(rng.next() as u16).to_le_bytes());
+                code.extend_from_slice(&(rng.next_u64() as u16).to_le_bytes());
             }
         }
-        1 => code.extend_from_slice(&[0x40 | reg << 3 | rm, rng.next() as u8]),
+        1 => code.extend_from_slice(&[0x40 | reg << 3 | rm, rng.next_u64() as u8]),
         _ => {
             code.push(0x80 | reg << 3 | rm);
-            code.extend_from_slice(&(rng.next() as u16).to_le_bytes());
+            code.extend_from_slice(&(rng.next_u64() as u16).to_le_bytes());
         }
     }
 }

@@ -125,7 +125,7 @@ fn is_too_long(window: &[u8], bitness: u32) -> bool {
         // The decoder has read a ModRM byte; a hole in the opcode map has none.
         let hole = (0..16u8).all(|n| {
             // Each reg field, with a memory and a register operand.
-            short[len - 1] = (n & 7) << 3 | (n >> 3) * 0xC0;
+            short[len - 1] = ((n & 7) << 3) | ((n >> 3) * 0xC0);
             !decode(&short).0
         });
         len -= usize::from(hole);
