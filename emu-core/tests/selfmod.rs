@@ -170,7 +170,7 @@ fn instruction_across_pages_follows_a_remapping_by_the_running_loop() {
     });
     m.set(gpr::EBX, 0).set(gpr::ECX, 10);
     m.finish();
-    assert_eq!(m.cpu.gpr[gpr::EBX], 5 * 1 + 5 * 0x100);
+    assert_eq!(m.cpu.gpr[gpr::EBX], 5 + 5 * 0x100);
 }
 
 #[test]
