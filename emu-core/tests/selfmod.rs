@@ -423,6 +423,98 @@ fn code_running_over_64_kib_raises_gp_and_does_not_wrap() {
     assert_eq!(m.cpu.retired, 4); // two NOPs, the delivery, HLT
 }
 
+// ---- code segments -------------------------------------------------------------------------------
+
+/// A far return at CS:0 that goes to offset 100h of segments in turn, each of which comes back with
+/// another: what followed the first time does not follow the second.
+fn alternate(mut m: Machine, home: u16, targets: [(u16, u32); 2], frame_words: u32, ret: &[u8]) {
+    let base = m.cpu.seg[seg::CS].base;
+    m.write(base, ret);
+    m.write(base + 0x200, &[HLT]);
+    m.write(targets[0].1 + 0x100, &[&[0x40], ret].concat()); // inc (e)ax
+    m.write(targets[1].1 + 0x100, &[&[0x43], ret].concat()); // inc (e)bx
+    let mut slot = m.cpu.seg[seg::SS].base + m.cpu.sp();
+    let width = if m.cpu.mode.code32() { 4 } else { 2 };
+    let mut push = |m: &mut Machine, offset: u32, code: u16| {
+        for v in [offset, code.into(), 2].into_iter().take(frame_words as usize) {
+            m.write(slot, &v.to_le_bytes()[..width]);
+            slot += width as u32;
+        }
+    };
+    for n in 0..6 {
+        push(&mut m, 0x100, targets[n % 2].0);
+        push(&mut m, if n == 5 { 0x200 } else { 0 }, home);
+    }
+    m.set(gpr::EAX, 0).set(gpr::EBX, 0);
+    let vm86 = m.cpu.vm86();
+    if vm86 {
+        assert_eq!(m.fault().eip, 0x200, "HLT is privileged");
+    } else {
+        m.finish();
+    }
+    assert_eq!((m.eax(), m.cpu.gpr[gpr::EBX], m.cpu.retired), (3, 3, 6 * 3 + 1 + u64::from(vm86)));
+}
+
+#[test]
+fn far_returns_to_the_same_offset_of_other_segments_find_their_code() {
+    let targets = [(0x2000, 0x2_0000), (0x3000, 0x3_0000)];
+    for (words, ret) in [(2, [0xCB]), (3, [0xCF])] {
+        let mut m = Machine::real();
+        m.cpu.gpr[gpr::ESP] = 0x8000;
+        alternate(m, (CODE >> 4) as u16, targets, words, &ret);
+        let mut m = Machine::vm86(3);
+        m.cpu.gpr[gpr::ESP] = 0x8000;
+        alternate(m, (CODE >> 4) as u16, targets, words, &ret);
+        let mut m = Machine::protected();
+        for (n, base) in [CODE, 0x2_0000, 0x3_0000].into_iter().enumerate() {
+            m.set_gdt(FREE + 8 * n as u16, descriptor(base, 0xFFFF, access::CODE, 4));
+        }
+        m.force_segment(seg::CS, FREE);
+        m.cpu.eip = 0;
+        m.cpu.gpr[gpr::ESP] = 0x8000;
+        alternate(m, FREE, [(FREE + 8, 0x2_0000), (FREE + 16, 0x3_0000)], words, &ret);
+    }
+}
+
+#[test]
+fn far_jumps_and_calls_to_the_same_offset_of_other_segments_find_their_code() {
+    // jmp far [bx] and call far [bx], the pointer is changed by the target.
+    for modrm in [0x2F, 0x1F] {
+        let mut m = Machine::real();
+        m.write(CODE, &[0xFF, modrm]);
+        m.write_u32(0x5000, 0x2000_0100);
+        // mov word [5002h], 3000h; jmp 1000h:0
+        m.write(0x2_0100, &[0xC7, 0x06, 0x02, 0x50, 0x00, 0x30, 0xEA, 0, 0, 0, 0x10]);
+        m.write(0x3_0100, &[HLT]);
+        m.set(gpr::EBX, 0x5000);
+        m.finish();
+        assert_eq!((m.selector(seg::CS), m.cpu.eip, m.cpu.retired), (0x3000, 0x101, 5));
+    }
+}
+
+#[test]
+fn stack_size_changed_by_lss_is_that_of_the_code_behind_it() {
+    let mut m = Machine::protected();
+    m.set_gdt(FREE, descriptor(0, 0xFFFF, access::DATA, 0));
+    // Pointers to a 32-bit and a 16-bit stack, taken in turn by the same code.
+    for (at, offset, selector) in [(DATA, 0x1_8000u32, DATA0), (DATA + 8, 0x1_8000, FREE)] {
+        m.write_u32(at, offset);
+        m.write_u16(at + 4, selector);
+    }
+    m.code(|a| {
+        let mut again = a.create_label();
+        a.set_label(&mut again).unwrap();
+        a.lss(esp, fword_ptr(ebx)).unwrap();
+        a.push(ebx).unwrap();
+        a.xor(ebx, 8).unwrap();
+        a.loop_(again).unwrap();
+        a.hlt().unwrap();
+    });
+    m.set(gpr::EBX, DATA).set(gpr::ECX, 4);
+    m.finish();
+    assert_eq!((m.read_u32(0x1_7FFC), m.read_u32(0x7FFC)), (DATA, DATA + 8));
+}
+
 // ---- slicing -------------------------------------------------------------------------------------
 
 /// What a run must not depend on.

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use emu_core::cpu::{cr0, seg};
-use emu_core::engine::Exit;
+use emu_core::engine::{CpuEngine, Exit};
 
 /// xorshift64*: reproducible, no dependency.
 struct Random(u64);
@@ -76,7 +76,7 @@ fn random_tables(m: &mut Machine, r: &mut Random) {
     }
 }
 
-fn run_one(seed: u64) {
+fn random_machine(seed: u64) -> Machine {
     let mut r = Random(seed | 1);
     let mut m = match r.below(5) {
         0 => Machine::real(),
@@ -104,7 +104,12 @@ fn run_one(seed: u64) {
     random_code(&mut m, &mut r, CODE);
     random_code(&mut m, &mut r, HANDLERS);
     for n in 0..8 {
-        let v = if r.below(2) == 0 { r.next() } else { DATA + r.below(0x1000) };
+        let v = match r.below(4) {
+            0 | 1 => r.next(),
+            2 => DATA + r.below(0x1000),
+            // Stores change the code that runs.
+            _ => CODE + r.below(0x100),
+        };
         if n != 4 {
             m.set(n, v);
         }
@@ -113,6 +118,11 @@ fn run_one(seed: u64) {
         m.bus.interrupts.push_back(r.below(64) as u8);
     }
     m.bus.trigger = Some(r.below(256) as u16);
+    m
+}
+
+fn run_one(seed: u64) {
+    let mut m = random_machine(seed);
     for _ in 0..20 {
         let before = m.cpu.retired;
         let exit = m.run(50);
@@ -158,5 +168,60 @@ fn random_guests_neither_panic_nor_exceed_their_budget() {
     for seed in 1..1500u64 {
         let result = std::panic::catch_unwind(|| run_one(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
         assert!(result.is_ok(), "seed {seed}");
+    }
+}
+
+/// State and RAM after (about) 600 instructions in slices of at most `budget`; a halt ends with an NMI.
+/// `forgetful`: nothing that was decoded outlasts its slice.
+fn run_sliced(seed: u64, budget: u64, forgetful: bool) -> (String, Vec<u8>) {
+    const TOTAL: u64 = 600;
+    let mut m = random_machine(seed);
+    while m.cpu.retired < TOTAL {
+        if forgetful {
+            m.engine.flush(&mut m.mem);
+        }
+        match m.run(budget.min(TOTAL - m.cpu.retired)) {
+            Exit::Shutdown => break,
+            Exit::Halted if m.cpu.retired < TOTAL => {
+                m.bus.nmi = true;
+                m.cpu.nmi_blocked = false;
+            }
+            _ => {}
+        }
+    }
+    let c = &m.cpu;
+    let state = format!(
+        "retired {} eip {:x} eflags {:x} gpr {:x?} seg {:x?} cr {:x} {:x} {:x} {:x} dr {:x?} cpl {} halted {} {:?} {:?} {:?}",
+        c.retired,
+        c.eip,
+        c.eflags(),
+        c.gpr,
+        c.seg,
+        c.cr0,
+        c.cr2,
+        c.cr3,
+        c.cr4,
+        c.dr,
+        c.cpl,
+        c.halted,
+        m.bus.outs,
+        m.bus.interrupts,
+        m.engine.stats().exceptions,
+    );
+    let mut memory = vec![0; 0x11_0000];
+    assert!(m.mem.dma_read(0, &mut memory));
+    (state, memory)
+}
+
+#[test]
+fn random_guests_run_alike_in_slices_of_any_size_and_without_cached_code() {
+    for seed in 1..300u64 {
+        let seed = seed.wrapping_mul(0xD134_2543_DE82_EF95);
+        let (want, memory) = run_sliced(seed, u64::MAX, false);
+        for (budget, forgetful) in [(7, false), (1, false), (1, true)] {
+            let (got, same) = run_sliced(seed, budget, forgetful);
+            assert_eq!(got, want, "seed {seed:x} budget {budget} forgetful {forgetful}");
+            assert!(same == memory, "seed {seed:x} budget {budget} forgetful {forgetful}");
+        }
     }
 }

@@ -16,9 +16,9 @@ use crate::fp::{FpState, IMAGE_LEN};
 use crate::{ARENA, ARENA_LEN, CODE, Fault, Outcome, State};
 
 /// Thunks and the block that exchanges registers with them.
-const THUNK: u32 = 0x1F_0000;
+const THUNK: u32 = 0x1F_5000;
 const LEAVE: u32 = THUNK + 0x800;
-const BLOCK: u32 = 0x1E_0000;
+const BLOCK: u32 = 0x1E_5000;
 const PAGE: usize = 4096;
 
 /// Offsets in the exchange block.

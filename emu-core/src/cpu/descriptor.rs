@@ -196,6 +196,19 @@ pub fn load_real(cpu: &mut CpuState, index: usize, selector: u16) {
     cpu.set_segment(index, segment);
 }
 
+/// Loads CS in real or VM86 mode, see [`load_real`] and [`set_code`].
+pub fn load_real_code(cpu: &mut CpuState, env: &mut Env<'_>, selector: u16) {
+    load_real(cpu, seg::CS, selector);
+    env.end_block();
+}
+
+/// Sets CS. The run loop must look at it: what it knows of the block that follows another one at an
+/// offset holds for one code segment only.
+pub fn set_code(cpu: &mut CpuState, env: &mut Env<'_>, segment: Segment) {
+    cpu.set_segment(seg::CS, segment);
+    env.end_block();
+}
+
 /// Loads ES, SS, DS, FS or GS as MOV, POP and LxS do.
 ///
 /// # Errors
@@ -213,6 +226,10 @@ pub fn load_segment(cpu: &mut CpuState, env: &mut Env<'_>, index: usize, selecto
         data_segment(cpu, env, selector, Trap::gp)?
     };
     cpu.set_segment(index, segment);
+    if index == seg::SS {
+        // Its B bit is part of the mode that code is decoded for.
+        env.end_block();
+    }
     Ok(())
 }
 

@@ -23,7 +23,7 @@ pub fn jump(cpu: &mut CpuState, env: &mut Env<'_>, selector: u16, offset: u32) -
         if offset > cpu.seg[seg::CS].limit {
             return Err(Trap::GP0);
         }
-        descriptor::load_real(cpu, seg::CS, selector);
+        descriptor::load_real_code(cpu, env, selector);
         cpu.eip = offset;
         return Ok(());
     }
@@ -59,7 +59,7 @@ pub fn call<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, selector: u16, offs
         }
         frame.store(cpu, env)?;
         cpu.set_sp(sp);
-        descriptor::load_real(cpu, seg::CS, selector);
+        descriptor::load_real_code(cpu, env, selector);
         cpu.eip = offset;
         return Ok(());
     }
@@ -94,7 +94,7 @@ pub fn ret<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, release: u32) -> Exe
             return Err(Trap::GP0);
         }
         cpu.set_sp(cpu.sp().wrapping_add(2 * W::BYTES).wrapping_add(release));
-        descriptor::load_real(cpu, seg::CS, cs);
+        descriptor::load_real_code(cpu, env, cs);
         cpu.eip = eip;
         return Ok(());
     }
@@ -105,7 +105,7 @@ pub fn ret<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, release: u32) -> Exe
         }
         code.set_accessed(cpu, env)?;
         cpu.set_sp(cpu.sp().wrapping_add(2 * W::BYTES).wrapping_add(release));
-        cpu.set_segment(seg::CS, code.segment(cs));
+        descriptor::set_code(cpu, env, code.segment(cs));
         cpu.eip = eip;
         return Ok(());
     }
@@ -118,7 +118,7 @@ pub fn ret<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, release: u32) -> Exe
     }
     code.set_accessed(cpu, env)?;
     stack.set_accessed(cpu, env)?;
-    cpu.set_segment(seg::CS, code.segment(cs));
+    descriptor::set_code(cpu, env, code.segment(cs));
     cpu.eip = eip;
     cpu.set_segment(seg::SS, stack.segment(ss));
     cpu.set_sp(esp.wrapping_add(release));
@@ -195,7 +195,7 @@ fn enter_segment(
     }
     code.set_accessed(cpu, env)?;
     let cpl = u16::from(cpu.cpl);
-    cpu.set_segment(seg::CS, code.segment((selector & !3) | cpl));
+    descriptor::set_code(cpu, env, code.segment((selector & !3) | cpl));
     cpu.eip = offset;
     Ok(())
 }
@@ -225,7 +225,7 @@ fn call_segment(
     frame.store(cpu, env)?;
     cpu.set_sp(sp);
     let cpl = u16::from(cpu.cpl);
-    cpu.set_segment(seg::CS, code.segment((selector & !3) | cpl));
+    descriptor::set_code(cpu, env, code.segment((selector & !3) | cpl));
     cpu.eip = offset;
     Ok(())
 }
@@ -261,7 +261,7 @@ fn call_inner(
     frame.store(cpu, env)?;
     cpu.set_segment(seg::SS, stack.segment(ss));
     cpu.set_sp(sp);
-    cpu.set_segment(seg::CS, code.segment((selector & !3) | u16::from(cpl)));
+    descriptor::set_code(cpu, env, code.segment((selector & !3) | u16::from(cpl)));
     cpu.eip = offset;
     set_cpl(cpu, env, cpl);
     Ok(())
@@ -274,7 +274,7 @@ const fn flat(selector: u16, kind: u16, dpl: u16) -> Segment {
 
 fn enter_flat(cpu: &mut CpuState, env: &mut Env<'_>, cs: u16, cpl: u8) {
     let dpl = u16::from(cpl);
-    cpu.set_segment(seg::CS, flat(cs | dpl, 11, dpl));
+    descriptor::set_code(cpu, env, flat(cs | dpl, 11, dpl));
     cpu.set_segment(seg::SS, flat(cs.wrapping_add(8) | dpl, 3, dpl));
     set_cpl(cpu, env, cpl);
 }

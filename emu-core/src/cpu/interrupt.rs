@@ -210,7 +210,7 @@ fn real_mode(cpu: &mut CpuState, env: &mut Env<'_>, event: &Event) -> Exec {
     wake(cpu);
     cpu.set_sp(sp);
     cpu.eflags &= !(IF | TF | AC | RF);
-    descriptor::load_real(cpu, seg::CS, (entry >> 16) as u16);
+    descriptor::load_real_code(cpu, env, (entry >> 16) as u16);
     cpu.eip = entry & 0xFFFF;
     cpu.update_alignment_check();
     env.end_block();
@@ -327,7 +327,7 @@ fn handler(cpu: &mut CpuState, env: &mut Env<'_>, event: &Event, gate: &Descript
     }
     let off = if gate.kind() & 1 == 0 { IF } else { 0 };
     cpu.eflags &= !(TF | NT | RF | VM | off);
-    cpu.set_segment(seg::CS, code.segment((selector & !3) | u16::from(cpl)));
+    descriptor::set_code(cpu, env, code.segment((selector & !3) | u16::from(cpl)));
     if let Some((ss, d)) = stack {
         cpu.set_segment(seg::SS, d.segment(ss));
     }
@@ -356,7 +356,7 @@ fn redirect_in_vm86(cpu: &mut CpuState, env: &mut Env<'_>, vector: u8) -> Exec {
     wake(cpu);
     cpu.set_sp(sp);
     cpu.eflags &= !(TF | NT | RF | if virtualized { VIF } else { IF });
-    descriptor::load_real(cpu, seg::CS, (entry >> 16) as u16);
+    descriptor::load_real_code(cpu, env, (entry >> 16) as u16);
     cpu.eip = entry & 0xFFFF;
     env.end_block();
     Ok(())

@@ -57,7 +57,7 @@ fn iret_real<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, mask: u32) -> Exec
         return Err(Trap::GP0);
     }
     cpu.set_sp(cpu.sp().wrapping_add(3 * W::BYTES));
-    descriptor::load_real(cpu, seg::CS, cs);
+    descriptor::load_real_code(cpu, env, cs);
     cpu.eip = eip;
     change_eflags(cpu, env, eflags, reachable::<W>(mask));
     Ok(())
@@ -75,7 +75,7 @@ fn iret_vme(cpu: &mut CpuState, env: &mut Env<'_>) -> Exec {
     }
     cpu.nmi_blocked = false;
     cpu.set_sp(cpu.sp().wrapping_add(6));
-    descriptor::load_real(cpu, seg::CS, cs);
+    descriptor::load_real_code(cpu, env, cs);
     cpu.eip = ip.into();
     load_virtual_flags(cpu, env, image);
     Ok(())
@@ -158,7 +158,7 @@ fn iret_protected<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>) -> Exec {
         }
         code.set_accessed(cpu, env)?;
         cpu.set_sp(cpu.sp().wrapping_add(3 * W::BYTES));
-        cpu.set_segment(seg::CS, code.segment(cs));
+        descriptor::set_code(cpu, env, code.segment(cs));
         cpu.eip = eip;
         change_eflags(cpu, env, image, mask);
         return Ok(());
@@ -172,7 +172,7 @@ fn iret_protected<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>) -> Exec {
     }
     code.set_accessed(cpu, env)?;
     stack.set_accessed(cpu, env)?;
-    cpu.set_segment(seg::CS, code.segment(cs));
+    descriptor::set_code(cpu, env, code.segment(cs));
     cpu.eip = eip;
     cpu.set_segment(seg::SS, stack.segment(ss));
     // With a 16-bit stack the upper half of ESP stays, as on silicon.
@@ -193,7 +193,7 @@ fn iret_to_vm86(cpu: &mut CpuState, env: &mut Env<'_>, eip: u32, cs: u16, image:
         return Err(Trap::GP0);
     }
     cpu.set_eflags(image & flags::ALL);
-    cpu.set_segment(seg::CS, Segment::real(cs, 3));
+    descriptor::set_code(cpu, env, Segment::real(cs, 3));
     for (index, selector) in [seg::SS, seg::ES, seg::DS, seg::FS, seg::GS].into_iter().zip(selectors) {
         cpu.set_segment(index, Segment::real(selector, 3));
     }

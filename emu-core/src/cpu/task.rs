@@ -369,7 +369,7 @@ fn load_code(cpu: &mut CpuState, env: &mut Env<'_>, selector: u16) -> Exec {
         return Err(Trap::np(code));
     }
     d.set_accessed(cpu, env)?;
-    cpu.set_segment(seg::CS, d.segment(selector));
+    descriptor::set_code(cpu, env, d.segment(selector));
     Ok(())
 }
 
