@@ -176,6 +176,18 @@ fn serial_input_that_nobody_reads_is_refused_before_it_is_lost() {
 }
 
 #[test]
+fn a_guest_that_mostly_halts_is_reported_as_idle_and_a_busy_one_is_not() {
+    for (idle, work) in [(true, &[HLT][..]), (false, BUSY)] {
+        let mailbox = Mailbox::new();
+        let mut m = Machine::new(config(timer_guest(work)), Interpreter::new(), mailbox.clone()).unwrap();
+        // 1 us behind the second tick: in the handler
+        let tick = 2 * 11_932 * 3_000_000_000 / 3_579_545;
+        assert_eq!(m.run_until(tick + 1000), None);
+        assert_eq!(mailbox.status().idle, idle);
+    }
+}
+
+#[test]
 fn stop_message_ends_the_run_of_a_busy_guest() {
     let mailbox = Mailbox::new();
     let spin = Code::new().bytes(&[0xEB, 0xFE]).image();
