@@ -25,14 +25,17 @@ const MAX_STORED: usize = 2 << 20;
 pub struct Block {
     key: u64,
     first: u32,
+    /// Page that the last instruction continues in, or [`NO_PAGE`].
+    second: u32,
     count: u16,
     bytes: u16,
-    /// The last instruction continues in this physical page (which is not necessarily the next).
-    pub second_page: Option<u32>,
     alive: bool,
     /// Where control went from here: each entry is good for one stamp.
     links: [Link; 2],
 }
+
+/// No physical page: the block ends in the page it begins in.
+const NO_PAGE: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<Block>() == 64);
 
@@ -40,14 +43,31 @@ const _: () = assert!(size_of::<Block>() == 64);
 #[derive(Clone, Copy, Debug)]
 struct Link {
     eip: u32,
-    to: BlockId,
     stamp: u32,
+    to: Run,
+}
+
+/// A block to run: where its instructions lie is known without looking at the block itself, so the
+/// processor fetches both at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    id: BlockId,
+    first: u32,
+    count: u16,
+}
+
+impl Run {
+    /// The block.
+    #[inline(always)]
+    pub fn id(self) -> BlockId {
+        self.id
+    }
 }
 
 /// A stamp no engine ever has.
 const NO_STAMP: u32 = 0;
 
-const NO_LINK: Link = Link { eip: 0, to: 0, stamp: NO_STAMP };
+const NO_LINK: Link = Link { eip: 0, stamp: NO_STAMP, to: Run { id: 0, first: 0, count: 0 } };
 
 impl Block {
     /// Instructions.
@@ -62,6 +82,18 @@ impl Block {
         u32::from(self.bytes)
     }
 
+    /// The last instruction continues in this physical page (which is not necessarily the next).
+    #[inline(always)]
+    pub fn second_page(&self) -> Option<u32> {
+        (self.second != NO_PAGE).then_some(self.second)
+    }
+
+    /// How to run it.
+    #[inline(always)]
+    pub fn run(&self, id: BlockId) -> Run {
+        Run { id, first: self.first, count: self.count }
+    }
+
     /// Physical address of the first byte.
     pub fn phys(&self) -> u32 {
         self.key as u32
@@ -74,7 +106,7 @@ impl Block {
         if self.phys() >> 12 == write.pfn && line_mask(offset, bytes.min(here)) & write.lines != 0 {
             return true;
         }
-        self.second_page == Some(write.pfn) && line_mask(0, bytes.saturating_sub(here)) & write.lines != 0
+        self.second == write.pfn && line_mask(0, bytes.saturating_sub(here)) & write.lines != 0
     }
 
     fn lines_in(&self, pfn: u32) -> u64 {
@@ -84,7 +116,7 @@ impl Block {
         if self.phys() >> 12 == pfn {
             lines |= line_mask(offset, self.bytes().min(here));
         }
-        if self.second_page == Some(pfn) {
+        if self.second == pfn {
             lines |= line_mask(0, self.bytes().saturating_sub(here));
         }
         lines
@@ -169,7 +201,7 @@ impl BlockCache {
 
     /// The block that follows `from` at `eip`, if that was seen under the same stamp.
     #[inline(always)]
-    pub fn follow(&self, from: BlockId, eip: u32, stamp: u32) -> Option<BlockId> {
+    pub fn follow(&self, from: BlockId, eip: u32, stamp: u32) -> Option<Run> {
         let links = &self.blocks.get(from as usize)?.links;
         if links[0].eip == eip && links[0].stamp == stamp {
             Some(links[0].to)
@@ -181,18 +213,18 @@ impl BlockCache {
     }
 
     /// Remembers that `from` continued at `eip` with block `to`.
-    pub fn link(&mut self, from: BlockId, eip: u32, to: BlockId, stamp: u32) {
+    pub fn link(&mut self, from: BlockId, eip: u32, to: Run, stamp: u32) {
         if let Some(block) = self.blocks.get_mut(from as usize) {
             block.links[1] = block.links[0];
-            block.links[0] = Link { eip, to, stamp };
+            block.links[0] = Link { eip, stamp, to };
         }
     }
 
     /// Its instructions.
     #[inline(always)]
-    pub fn insns(&self, id: BlockId) -> &[Insn] {
-        let b = &self.blocks[id as usize];
-        &self.insns[b.first as usize..b.first as usize + usize::from(b.count)]
+    pub fn insns(&self, run: Run) -> &[Insn] {
+        let first = run.first as usize;
+        &self.insns[first..first + usize::from(run.count)]
     }
 
     /// Adds a decoded block and marks its lines as code.
@@ -213,7 +245,7 @@ impl BlockCache {
             first: self.insns.len() as u32,
             count: insns.len() as u16,
             bytes: bytes as u16,
-            second_page,
+            second: second_page.unwrap_or(NO_PAGE),
             alive: true,
             links: [NO_LINK; 2],
         };

@@ -5,5 +5,5 @@ pub mod block;
 pub mod iced;
 pub mod insn;
 
-pub use block::{Block, BlockCache, BlockId};
+pub use block::{Block, BlockCache, BlockId, Run};
 pub use insn::{ExecFn, Insn};

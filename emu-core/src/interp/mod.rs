@@ -125,7 +125,7 @@ impl Interpreter {
             if let Some(id) = self.cache.find(block::block_key(phys, cpu.mode)) {
                 let b = self.cache.block(id);
                 let last = cpu.eip.wrapping_add(b.bytes() - 1);
-                if last >= cpu.eip && last <= limit && b.second_page.is_none() {
+                if last >= cpu.eip && last <= limit && b.second_page().is_none() {
                     return Ok(Fetched::Block(id));
                 }
             }
@@ -150,7 +150,7 @@ impl Interpreter {
             let b = self.cache.block(id);
             let last = cpu.eip.wrapping_add(b.bytes() - 1);
             if last >= cpu.eip && last <= limit {
-                let Some(second) = b.second_page else { return Ok(Fetched::Block(id)) };
+                let Some(second) = b.second_page() else { return Ok(Fetched::Block(id)) };
                 let next = (lin & !0xFFF).wrapping_add(0x1000);
                 let phys2 = paging::translate(cpu, env.mem, next, Access::Fetch, user)?;
                 if phys2 >> 12 == u64::from(second) {
@@ -329,7 +329,7 @@ impl Interpreter {
         }
         let insn = match self.fetch(cpu, env) {
             Ok(Fetched::Single(insn)) => insn,
-            Ok(Fetched::Block(id)) => self.cache.insns(id)[0],
+            Ok(Fetched::Block(id)) => self.cache.insns(self.cache.block(id).run(id))[0],
             Err(trap) => {
                 cpu.debug_hits = 0;
                 return self.deliver(cpu, env, trap);
@@ -388,7 +388,7 @@ impl Interpreter {
         let mut env = Env { mem, sys, index: 0, limit: 1, attention: false, stats: &mut stats };
         let insn = match self.fetch(cpu, &mut env) {
             Ok(Fetched::Single(insn)) => insn,
-            Ok(Fetched::Block(id)) => self.cache.insns(id)[0],
+            Ok(Fetched::Block(id)) => self.cache.insns(self.cache.block(id).run(id))[0],
             Err(trap) => return Err(trap.kind()),
         };
         env.limit = 1;
@@ -469,17 +469,18 @@ impl CpuEngine for Interpreter {
             }
             let linked = self.cache.follow(previous, cpu.eip, self.stamp);
             let next = match linked {
-                Some(id) => id,
+                Some(run) => run,
                 None => {
                     env.index = 0;
                     match self.fetch(cpu, &mut env) {
                         Ok(Fetched::Block(id)) => {
+                            let run = self.cache.block(id).run(id);
                             if self.cache.generation == self.stamped.blocks {
-                                self.cache.link(previous, cpu.eip, id, self.stamp);
+                                self.cache.link(previous, cpu.eip, run, self.stamp);
                             } else {
                                 env.attention = true;
                             }
-                            id
+                            run
                         }
                         Ok(Fetched::Single(insn)) => {
                             env.limit = 1;
@@ -502,7 +503,7 @@ impl CpuEngine for Interpreter {
                     }
                 }
             };
-            previous = next;
+            previous = next.id();
             let insns = self.cache.insns(next);
             let left = end - cpu.retired;
             let n = insns.len().min(usize::try_from(left).unwrap_or(usize::MAX));
