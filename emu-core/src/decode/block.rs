@@ -212,6 +212,21 @@ impl BlockCache {
         }
     }
 
+    /// Touches what will run after `id` if control goes where it went last: a guest that wakes from
+    /// idle runs cold code, and these loads overlap with the block that runs meanwhile.
+    #[inline(always)]
+    pub fn look_ahead(&self, id: BlockId) {
+        if let Some(block) = self.blocks.get(id as usize) {
+            let next = block.links[0].to;
+            if let Some(insn) = self.insns.get(next.first as usize) {
+                std::hint::black_box(insn.len);
+            }
+            if let Some(block) = self.blocks.get(next.id as usize) {
+                std::hint::black_box(block.alive);
+            }
+        }
+    }
+
     /// Remembers that `from` continued at `eip` with block `to`.
     pub fn link(&mut self, from: BlockId, eip: u32, to: Run, stamp: u32) {
         if let Some(block) = self.blocks.get_mut(from as usize) {

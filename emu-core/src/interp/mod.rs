@@ -504,6 +504,7 @@ impl CpuEngine for Interpreter {
                 }
             };
             previous = next.id();
+            self.cache.look_ahead(previous);
             let insns = self.cache.insns(next);
             let left = end - cpu.retired;
             let n = insns.len().min(usize::try_from(left).unwrap_or(usize::MAX));

@@ -6,9 +6,11 @@ use super::VmTime;
 pub type EventId = u8;
 
 /// At most one deadline per id. Ties are delivered in id order, so runs are reproducible.
+///
+/// A machine has a handful of timers, so the list is short and unsorted; the earliest is remembered.
 #[derive(Clone, Debug)]
 pub struct EventQueue {
-    deadlines: Vec<VmTime>,
+    pending: Vec<(VmTime, EventId)>,
     next: VmTime,
 }
 
@@ -23,15 +25,16 @@ impl Default for EventQueue {
 impl EventQueue {
     /// No deadlines.
     pub fn new() -> Self {
-        Self { deadlines: vec![NEVER; 256], next: NEVER }
+        Self { pending: Vec::new(), next: NEVER }
     }
 
     /// Sets the deadline of `id`, replacing an earlier one.
     pub fn schedule(&mut self, id: EventId, at: VmTime) {
-        if let Some(slot) = self.deadlines.get_mut(usize::from(id)) {
-            *slot = at;
+        self.pending.retain(|&(_, other)| other != id);
+        if at != NEVER {
+            self.pending.push((at, id));
         }
-        self.update();
+        self.next = self.pending.iter().map(|&(at, _)| at).min().unwrap_or(NEVER);
     }
 
     /// Forgets the deadline of `id`.
@@ -50,16 +53,12 @@ impl EventQueue {
         if now < self.next {
             return None;
         }
-        let (id, at) = self.deadlines.iter().copied().enumerate().min_by_key(|&(id, at)| (at, id))?;
-        if at > now || at == NEVER {
+        let &(at, id) = self.pending.iter().min()?;
+        if at > now {
             return None;
         }
-        self.cancel(id as EventId);
-        Some(id as EventId)
-    }
-
-    fn update(&mut self) {
-        self.next = self.deadlines.iter().copied().min().unwrap_or(NEVER);
+        self.cancel(id);
+        Some(id)
     }
 }
 
