@@ -8,6 +8,7 @@
 //! | [`softfloat`] | f80 of the x87, f32 and f64 of SSE |
 //! | [`mem`] | guest RAM, the physical map, page flags |
 //! | [`bus`], [`irq`], [`time`] | what devices and the CPU know of each other |
+//! | [`snapshot`] | the state container of v86, and the CPU's part of it |
 //! | [`engine`] | the interface of an execution engine |
 //!
 //! The crate opens no file, socket, thread or clock.
@@ -22,5 +23,6 @@ pub mod engine;
 pub mod interp;
 pub mod irq;
 pub mod mem;
+pub mod snapshot;
 pub mod softfloat;
 pub mod time;

@@ -3,6 +3,7 @@
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLines;
 use emu_core::mem::Memory;
+use emu_core::snapshot::{FieldError, Value};
 use emu_core::time::{EventId, EventQueue, VmTime};
 
 use crate::bus::PortMap;
@@ -83,6 +84,23 @@ impl Ctx<'_> {
     }
 }
 
+/// State of a device as snapshots hold it.
+#[derive(Debug, Default, PartialEq)]
+pub struct DeviceState {
+    /// The array v86 has for this device, complete and in v86's units: v86 has to load it.
+    pub v86: Value,
+    /// What v86's array has no place for; `Null` if there is no such thing. Missing when the snapshot
+    /// was made by v86, which is why everything in it must have a sensible default.
+    pub extra: Value,
+}
+
+impl DeviceState {
+    /// A device whose state v86's array describes completely.
+    pub fn v86(array: Value) -> Self {
+        Self { v86: array, extra: Value::Null }
+    }
+}
+
 /// A device on the board.
 ///
 /// Every port has handlers per width. A width without a handler behaves as an empty port: reads
@@ -126,6 +144,22 @@ pub trait Device: std::any::Any + Send {
 
     /// Power-up or reboot.
     fn reset(&mut self, _: &mut Ctx<'_>, kind: ResetKind);
+
+    /// What a snapshot holds of the device. Changes nothing: saving twice gives the same. `ctx` is for
+    /// the time; guest time goes on where it was when the snapshot is restored.
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        DeviceState::default()
+    }
+
+    /// Takes over a saved state. The device was reset (cold) just before; what the state does not say
+    /// stays as it is. Sets deadlines and drives its interrupt wires anew; guest memory is already that
+    /// of the snapshot.
+    ///
+    /// # Errors
+    /// Which field is not as it must be. The machine is thrown away then.
+    fn restore(&mut self, _: &mut Ctx<'_>, _state: DeviceState) -> Result<(), FieldError> {
+        Ok(())
+    }
 
     /// For tests and the host: the concrete device.
     fn as_any(&mut self) -> &mut dyn std::any::Any;

@@ -9,7 +9,7 @@ mod ram;
 
 pub use map::{PageKind, PhysMap};
 pub use page_flags::{CODE, LINE, PageFlags, line_mask};
-pub use ram::{Backing, CHUNK_SIZE, GuestRam};
+pub use ram::GuestRam;
 
 use crate::cpu::tlb::{Fill, Scalar, Views};
 

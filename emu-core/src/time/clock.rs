@@ -54,11 +54,11 @@ impl VmClock {
         let t = match &self.source {
             ClockSource::HostPaced(host) => {
                 let host_now = self.paused_at.unwrap_or_else(|| host.monotonic_ns());
-                host_now.saturating_sub(self.host_origin)
+                host_now.wrapping_sub(self.host_origin)
             }
             ClockSource::Deterministic { ps_per_instruction, .. } => {
                 let ps = u128::from(retired) * u128::from(*ps_per_instruction);
-                ((ps / 1000) as u64).saturating_add(self.warped_ns)
+                ((ps / 1000) as u64).wrapping_add(self.warped_ns)
             }
         };
         self.now = self.now.max(t);
@@ -78,7 +78,7 @@ impl VmClock {
     pub fn warp_to(&mut self, deadline: VmTime, retired: u64) {
         let now = self.now(retired);
         if self.is_deterministic() {
-            self.warped_ns = self.warped_ns.saturating_add(deadline.saturating_sub(now));
+            self.warped_ns = self.warped_ns.wrapping_add(deadline.saturating_sub(now));
         }
     }
 
@@ -93,6 +93,22 @@ impl VmClock {
         }
     }
 
+    /// Makes guest time go on at `now` after `retired` instructions (a snapshot was restored).
+    pub fn continue_at(&mut self, now: VmTime, retired: u64) {
+        self.now = now;
+        match &self.source {
+            // Before the host's clock began, if the guest is older.
+            ClockSource::HostPaced(host) => {
+                let host_now = self.paused_at.unwrap_or_else(|| host.monotonic_ns());
+                self.host_origin = host_now.wrapping_sub(now);
+            }
+            ClockSource::Deterministic { ps_per_instruction, .. } => {
+                let ps = u128::from(retired) * u128::from(*ps_per_instruction);
+                self.warped_ns = now.wrapping_sub((ps / 1000) as u64);
+            }
+        }
+    }
+
     /// Stops guest time until [`VmClock::resume`].
     pub fn pause(&mut self) {
         if let (ClockSource::HostPaced(host), None) = (&self.source, self.paused_at) {
@@ -103,7 +119,7 @@ impl VmClock {
     /// Guest time goes on where it stopped.
     pub fn resume(&mut self) {
         if let (ClockSource::HostPaced(host), Some(at)) = (&self.source, self.paused_at.take()) {
-            self.host_origin = self.host_origin.saturating_add(host.monotonic_ns().saturating_sub(at));
+            self.host_origin = self.host_origin.wrapping_add(host.monotonic_ns().saturating_sub(at));
         }
     }
 }
@@ -136,6 +152,20 @@ mod tests {
         clock.resume();
         host.store(9100, Ordering::Relaxed);
         assert_eq!(clock.now(0), 600);
+    }
+
+    #[test]
+    fn clocks_go_on_where_a_snapshot_was_made() {
+        let host = Arc::new(AtomicU64::new(1000));
+        let mut clock = VmClock::new(ClockSource::HostPaced(Box::new(Fake(host.clone()))));
+        clock.continue_at(1_000_000, 77);
+        host.store(1500, Ordering::Relaxed);
+        assert_eq!(clock.now(0), 1_000_500);
+        let mut clock =
+            VmClock::new(ClockSource::Deterministic { ps_per_instruction: 2000, wall_start_ns: 10 });
+        clock.continue_at(500, 1000);
+        assert_eq!(clock.now(1000), 500);
+        assert_eq!(clock.now(1001), 502);
     }
 
     #[test]

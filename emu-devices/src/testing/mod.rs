@@ -1,5 +1,7 @@
 //! A bare board for tests of single devices: everything a [`Ctx`] lends, and nothing wired.
 
+pub mod snapshot;
+
 use emu_core::bus::AccessSize;
 use emu_core::irq::{IrqLine, IrqLines};
 use emu_core::mem::Memory;
