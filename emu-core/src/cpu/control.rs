@@ -8,7 +8,7 @@ use super::state::{CpuState, cr0, cr4};
 use crate::interp::Env;
 
 /// CR0 bits that exist.
-const CR0_BITS: u32 = cr0::PE
+pub(crate) const CR0_BITS: u32 = cr0::PE
     | cr0::MP
     | cr0::EM
     | cr0::TS
@@ -23,7 +23,7 @@ const CR0_BITS: u32 = cr0::PE
 /// CR4 bits whose setting raises #GP. v86 stores every other bit, also those that CPUID does not
 /// offer (VME, PVI, DE and bits without a function here such as MCE and SMEP): guests that run
 /// there must run here.
-const CR4_RESERVED: u32 = 1 << 11 | 1 << 12 | 1 << 15 | 1 << 16 | 1 << 19 | 0xFFC0_0000;
+pub(crate) const CR4_RESERVED: u32 = 1 << 11 | 1 << 12 | 1 << 15 | 1 << 16 | 1 << 19 | 0xFFC0_0000;
 
 /// DR6 bits that can change; the others read as in [`DR6_ONES`].
 const DR6_BITS: u32 = 0xE00F;
