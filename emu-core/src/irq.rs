@@ -92,6 +92,11 @@ impl IrqLines {
         self.level & line.input_bit() != 0
     }
 
+    /// Levels of all inputs, a bit each.
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
     /// Takes the changes since the last call: `(changed, rose, level)` bit masks by input number.
     /// `None` if nothing happened.
     #[inline]

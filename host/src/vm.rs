@@ -192,6 +192,8 @@ fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<
         filesystem: spec.filesystem,
         clock,
         mac: mac(&mut random),
+        preserve_mac: false,
+        virtio_rng: false,
         random: Box::new(move || random.next_u32()),
     };
     let mailbox = Mailbox::new();

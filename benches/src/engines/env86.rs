@@ -73,6 +73,8 @@ pub fn run(engine: impl CpuEngine, image: &[u8], kernel: Option<usize>) -> Resul
         clock: ClockSource::HostPaced(Box::new(Clock { start })),
         random: Box::new(|| 0),
         mac: [0x02, 0, 0, 0, 0, 1],
+        preserve_mac: false,
+        virtio_rng: false,
     };
     let mut machine = Machine::new(config, engine, Mailbox::new())?;
     let reason = machine.run();

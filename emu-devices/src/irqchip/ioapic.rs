@@ -81,6 +81,11 @@ impl IoApic {
         }
     }
 
+    /// Level of input `gsi` as last told.
+    pub fn line_level(&self, gsi: u8) -> bool {
+        self.lines >> (gsi & 31) & 1 != 0
+    }
+
     /// Next message to send, if any: an edge, or a level that is high and not yet being served.
     pub fn next_message(&mut self) -> Option<ApicMessage> {
         let mut due = self.due();

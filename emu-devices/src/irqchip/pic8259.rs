@@ -295,6 +295,12 @@ impl Pic8259Pair {
         self.update_cascade();
     }
 
+    /// Level of input `irq` as last told.
+    pub fn line_level(&self, irq: u8) -> bool {
+        let chip = if irq < 8 { &self.master } else { &self.slave };
+        chip.lines >> (irq & 7) & 1 != 0
+    }
+
     /// Level of the INT pin.
     pub fn output(&self) -> bool {
         self.master.request().is_some()

@@ -27,12 +27,24 @@ pub(super) mod id {
     pub(in super::super) const COPROCESSOR: DeviceId = 0xE6;
 }
 
+/// A device that is part of snapshots.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SavedDevice {
+    pub(super) id: DeviceId,
+    /// Element of v86's state array, for devices v86 has.
+    pub(super) slot: Option<usize>,
+    /// Name of what only we keep.
+    pub(super) name: &'static str,
+}
+
 /// Input of the coprocessor's errors.
 const COPROCESSOR_IRQ: IrqLine = IrqLine::wired_to(13);
 
 /// The board.
 pub struct Board {
     pub(super) devices: Vec<Box<dyn Device>>,
+    /// What of the board is part of snapshots, in the order in which it is restored.
+    pub(super) saved: Vec<SavedDevice>,
     pub(super) pic: Pic8259Pair,
     pub(super) dma: Dma8237,
     pub(super) pci: PciBus,
@@ -84,6 +96,7 @@ impl Board {
     pub(super) fn new(clock: VmClock, acpi: bool, random: Box<dyn FnMut() -> u32 + Send>) -> Self {
         let mut board = Self {
             devices: Vec::new(),
+            saved: Vec::new(),
             pic: Pic8259Pair::new(),
             dma: Dma8237::new(),
             pci: PciBus::new(),
@@ -129,6 +142,21 @@ impl Board {
         id: DeviceId,
         f: impl FnOnce(&mut dyn Device, &mut Ctx<'_>) -> R,
     ) -> Option<R> {
+        let r = self.visit(mem, cx, id, f)?;
+        self.rerouted |= id == id::PCI;
+        self.sooner |= self.events.next_deadline().is_some_and(|at| at < self.slice_deadline);
+        self.sync_irq();
+        Some(r)
+    }
+
+    /// Calls `f` with a device and its context; the interrupt controllers see nothing of it.
+    pub(super) fn visit<R>(
+        &mut self,
+        mem: &mut Memory,
+        cx: CpuContext,
+        id: DeviceId,
+        f: impl FnOnce(&mut dyn Device, &mut Ctx<'_>) -> R,
+    ) -> Option<R> {
         let now = self.clock.now(cx.retired);
         let mut no_dma = NoDma;
         let (device, dma): (&mut dyn Device, &mut dyn IsaDma) = match id {
@@ -152,11 +180,7 @@ impl Board {
             requests: &mut self.requests,
             cpu_vm86: cx.vm86,
         };
-        let r = f(device, &mut ctx);
-        self.rerouted |= id == id::PCI;
-        self.sooner |= self.events.next_deadline().is_some_and(|at| at < self.slice_deadline);
-        self.sync_irq();
-        Some(r)
+        Some(f(device, &mut ctx))
     }
 
     /// Copies changed interrupt wires to the controllers. The one place where levels are derived.
@@ -197,6 +221,32 @@ impl Board {
             self.pic.set_line(n, high, rise);
             if self.acpi {
                 self.ioapic.set_line(n, high, rise);
+            }
+        }
+        if self.acpi {
+            self.sync_apic();
+        }
+    }
+
+    /// Takes the wires as they are after devices were restored. The controllers know the levels they
+    /// had; only what differs from those is news to them.
+    pub(super) fn resync_irq(&mut self) {
+        let _ = self.irq.take_changes();
+        let level = self.irq.level();
+        self.wires = level;
+        self.rerouted = false;
+        let mut isa = level & 0xFFFF;
+        for pirq in 0..4u8 {
+            if level & (1 << (PIRQ_A + pirq)) != 0 {
+                isa |= 1u32.checked_shl(u32::from(self.pci.pirq_route(pirq))).unwrap_or(0) & 0xFFFF;
+            }
+        }
+        self.isa_level = isa;
+        for n in 0..16u8 {
+            let high = isa >> n & 1 != 0;
+            self.pic.set_line(n, high, high && !self.pic.line_level(n));
+            if self.acpi {
+                self.ioapic.set_line(n, high, high && !self.ioapic.line_level(n));
             }
         }
         if self.acpi {

@@ -1,8 +1,9 @@
 //! Which chips the machine has, at which ports, on which interrupt inputs. Only here.
 
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::slots;
 
-use super::board::{Board, id};
+use super::board::{Board, SavedDevice, id};
 use super::config::SERIAL_PORTS;
 use crate::acpi::AcpiPm;
 use crate::audio::sb16::{SB16_IRQS, Sb16};
@@ -28,11 +29,28 @@ use crate::system_ports::SystemPorts;
 use crate::timer::cmos_rtc::{CmosConfig, CmosRtc};
 use crate::timer::pit8254::Pit8254;
 use crate::vga::Vga;
-use crate::virtio::{P9Handler, Slot, VirtioP9, VirtioPci};
+use crate::virtio::rng::EntropySource;
+use crate::virtio::{
+    ConsoleSink, P9Handler, Slot, VirtioBalloon, VirtioConsole, VirtioDevice, VirtioNet, VirtioP9, VirtioPci,
+    VirtioRng,
+};
 use crate::vmware_port::VmwarePort;
 
 /// Mount tag of the root file system.
 const P9_TAG: &str = "host9p";
+
+/// Largest payload of a virtio-net frame, as v86 has it.
+const MTU: u16 = 1500;
+
+/// Name of the entropy device in snapshots.
+pub(super) const VIRTIO_RNG: &str = "virtio-rng";
+
+/// Nobody listens to the console.
+struct NoConsole;
+
+impl ConsoleSink for NoConsole {
+    fn output(&mut self, _: u8, _: &[u8]) {}
+}
 
 /// What varies between machines.
 pub(super) struct Parts {
@@ -40,8 +58,23 @@ pub(super) struct Parts {
     pub(super) serial: [Option<Box<dyn SerialSink>>; SERIAL_PORTS],
     pub(super) filesystem: Option<Box<dyn P9Handler>>,
     pub(super) mac: [u8; 6],
+    /// A restored network card keeps the snapshot's address.
+    #[allow(dead_code)] // until the card keeps it
+    pub(super) preserve_mac: bool,
     /// Port F4h exists.
     pub(super) debug_exit: bool,
+    /// virtio functions besides the root file system.
+    pub(super) virtio: VirtioParts,
+}
+
+/// virtio functions that not every machine has.
+pub(super) struct VirtioParts {
+    /// Entropy, with its source.
+    pub(super) rng: Option<EntropySource>,
+    /// Found in a snapshot of v86; nothing is connected to them.
+    pub(super) console: bool,
+    pub(super) net: bool,
+    pub(super) balloon: bool,
 }
 
 /// Where the machine finds the chips it talks to itself.
@@ -57,6 +90,10 @@ const SB16_SOURCE: u8 = 2;
 /// First port and IRQ of COM1 to COM4; the ports that share an input are its sources 0 and 1.
 const COM: [(u16, u8, u8); SERIAL_PORTS] = [(0x3F8, 4, 0), (0x2F8, 3, 0), (0x3E8, 4, 1), (0x2E8, 3, 1)];
 
+/// The ports' places in snapshots.
+const UARTS: [(usize, &str); SERIAL_PORTS] =
+    [(slots::UART0, "uart0"), (slots::UART1, "uart1"), (slots::UART2, "uart2"), (slots::UART3, "uart3")];
+
 fn claim_all(board: &mut Board, ports: &[(u16, u16)], id: DeviceId) {
     for &(first, len) in ports {
         board.ports.claim(first, len, id);
@@ -69,6 +106,26 @@ fn add(board: &mut Board, mut device: Box<dyn Device>, ports: &[(u16, u16)]) -> 
     board.devices.push(device);
     claim_all(board, ports, id);
     id
+}
+
+/// Makes a device part of snapshots: `slot` of v86's state, `name` among what v86 has no place for.
+fn saved(board: &mut Board, id: DeviceId, slot: impl Into<Option<usize>>, name: &'static str) {
+    board.saved.push(SavedDevice { id, slot: slot.into(), name });
+}
+
+/// Puts a virtio device on the board.
+fn add_virtio<D: VirtioDevice>(
+    b: &mut Board,
+    device: D,
+    place: Slot,
+    slot: impl Into<Option<usize>>,
+    name: &'static str,
+) {
+    let pci = VirtioPci::new(device, place);
+    let (function, ports) = (pci.pci_function(), pci.port_ranges());
+    let id = add(b, Box::new(pci), &ports);
+    b.pci.add(place.devfn, function, id);
+    saved(b, id, slot, name);
 }
 
 fn window(board: &mut Board, start: u64, len: u64, device: DeviceId) {
@@ -99,20 +156,36 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     }
     b.ioapic.attach(id::IOAPIC);
     b.lapic.attach(id::LAPIC);
+    // Ports follow PCI configuration, so that comes before what is behind it.
+    saved(b, id::PCI, slots::PCI, "pci");
+    saved(b, id::DMA, slots::DMA, "dma8237");
+    saved(b, id::VMWARE, slots::VMWARE, "vmware_port");
+    saved(b, id::COPROCESSOR, None, "coprocessor");
+    saved(b, id::PIC, slots::PIC, "pic8259");
+    saved(b, id::IOAPIC, slots::IOAPIC, "ioapic");
+    saved(b, id::LAPIC, slots::LAPIC, "lapic");
 
     // legacy chips
-    add(b, Box::new(Pit8254::new(irq(0))), Pit8254::PORTS);
+    let pit = add(b, Box::new(Pit8254::new(irq(0))), Pit8254::PORTS);
+    saved(b, pit, slots::PIT, "pit8254");
     let i8042 = add(b, Box::new(I8042::new(irq(1), irq(12))), I8042::PORTS);
+    saved(b, i8042, slots::PS2, "i8042");
     let cmos = CmosConfig { memory_size: ram, ..CmosConfig::default() };
-    add(b, Box::new(CmosRtc::new(irq(8), cmos)), CmosRtc::PORTS);
-    add(b, Box::new(SystemPorts::new(Box::new(NullSink))), SystemPorts::PORTS);
+    let id = add(b, Box::new(CmosRtc::new(irq(8), cmos)), CmosRtc::PORTS);
+    saved(b, id, slots::RTC, "cmos_rtc");
+    let id = add(b, Box::new(SystemPorts::new(Box::new(NullSink))), SystemPorts::PORTS);
+    saved(b, id, None, "system_ports");
     if parts.debug_exit {
         add(b, Box::new(DebugExit), DebugExit::PORTS);
     }
-    add(b, Box::new(FwCfg::new(ram)), FwCfg::PORTS);
-    add(b, Box::new(Floppy::new(irq(6))), Floppy::PORTS);
-    add(b, Box::new(ParallelPort::new(ParallelPort::LPT1, irq(7))), ParallelPort::PORTS);
-    add(b, Box::new(Sb16::new(SB16_IRQS.map(|n| IrqLine::shared(n, SB16_SOURCE)))), Sb16::PORTS);
+    let id = add(b, Box::new(FwCfg::new(ram)), FwCfg::PORTS);
+    saved(b, id, slots::FW_CFG, "fw_cfg");
+    let id = add(b, Box::new(Floppy::new(irq(6))), Floppy::PORTS);
+    saved(b, id, slots::FLOPPY, "floppy");
+    let id = add(b, Box::new(ParallelPort::new(ParallelPort::LPT1, irq(7))), ParallelPort::PORTS);
+    saved(b, id, slots::LPT1, "lpt1");
+    let id = add(b, Box::new(Sb16::new(SB16_IRQS.map(|n| IrqLine::shared(n, SB16_SOURCE)))), Sb16::PORTS);
+    saved(b, id, slots::SB16, "sb16");
     let mut uarts = [None; SERIAL_PORTS];
     for (n, sink) in parts.serial.into_iter().enumerate() {
         let Some((base, input, source)) = COM.get(n).copied() else { continue };
@@ -123,8 +196,10 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
             None => continue,
         };
         let uart = Uart16550::new(IrqLine::shared(input, source), sink);
-        if let Some(slot) = uarts.get_mut(n) {
-            *slot = Some(add(b, Box::new(uart), &[(base, 8)]));
+        let id = add(b, Box::new(uart), &[(base, 8)]);
+        if let (Some(uart), Some((slot, name))) = (uarts.get_mut(n), UARTS.get(n)) {
+            *uart = Some(id);
+            saved(b, id, *slot, name);
         }
     }
 
@@ -132,27 +207,42 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     if b.acpi {
         let pm = add(b, Box::new(AcpiPm::new(irq(9))), AcpiPm::PORTS);
         b.pci.add(devfn::PIIX4_PM, pci::config::piix4_pm(), pm);
+        saved(b, pm, slots::ACPI, "acpi");
     }
     let vga = add(b, Box::new(Vga::new(parts.vga_memory_size as usize)), Vga::PORTS);
     window(b, 0xA_0000, 0x2_0000, vga);
     window(b, u64::from(pci::config::VGA_LFB), u64::from(parts.vga_memory_size), vga);
     b.pci.add(devfn::VGA, pci::config::vga(parts.vga_memory_size), vga);
+    saved(b, vga, slots::VGA, "vga");
 
     let nic = Ne2000Pci::new(pirq_line(devfn::NE2000, 1), parts.mac, Box::new(NoNetwork));
     let nic = add(b, Box::new(nic), Ne2000Pci::PORTS);
     b.pci.add(devfn::NE2000, pci::config::ne2000(), nic);
+    saved(b, nic, slots::NE2000, "ne2000");
 
     let ide = IdeController::new([irq(14), irq(15)], [None, None], None);
     let has_primary = ide.has_primary();
     let ide = add(b, Box::new(ide), &IdeController::PORTS[usize::from(!has_primary) * 2..]);
     b.pci.add(devfn::IDE, pci::config::ide(has_primary), ide);
+    saved(b, ide, slots::IDE, "ide");
 
     if let Some(handler) = parts.filesystem {
-        let p9 = VirtioPci::new(VirtioP9::new(P9_TAG, handler), Slot::P9);
-        let function = p9.pci_function();
-        let ports = p9.port_ranges();
-        let p9 = add(b, Box::new(p9), &ports);
-        b.pci.add(Slot::P9.devfn, function, p9);
+        add_virtio(b, VirtioP9::new(P9_TAG, handler), Slot::P9, slots::VIRTIO_9P, "virtio-9p");
+    }
+    let virtio = parts.virtio;
+    if virtio.console {
+        let console = VirtioConsole::new(Box::new(NoConsole));
+        add_virtio(b, console, Slot::CONSOLE, slots::VIRTIO_CONSOLE, "virtio-console");
+    }
+    if virtio.net {
+        let net = VirtioNet::new(parts.mac, MTU, Box::new(NoNetwork));
+        add_virtio(b, net, Slot::NET, slots::VIRTIO_NET, "virtio-net");
+    }
+    if virtio.balloon {
+        add_virtio(b, VirtioBalloon::new(), Slot::BALLOON, slots::VIRTIO_BALLOON, "virtio-balloon");
+    }
+    if let Some(source) = virtio.rng {
+        add_virtio(b, VirtioRng::new(source), Slot::RNG, None, VIRTIO_RNG);
     }
     (board, Wiring { uarts, i8042, vga })
 }

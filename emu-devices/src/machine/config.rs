@@ -20,6 +20,9 @@ pub enum Boot {
         /// VGA BIOS, copied to C0000h, at most 64 KiB.
         vga_bios: Option<Vec<u8>>,
     },
+    /// Nothing is loaded until the guest reboots: a machine whose snapshot is restored. The function then
+    /// gives what to boot, or says why there is nothing.
+    Deferred(Box<dyn FnMut() -> Result<Boot, String> + Send>),
 }
 
 /// Everything that defines a machine.
@@ -44,6 +47,10 @@ pub struct MachineConfig {
     pub random: Box<dyn FnMut() -> u32 + Send>,
     /// Address of the network card.
     pub mac: [u8; 6],
+    /// A restored network card keeps the address of the snapshot instead of `mac`.
+    pub preserve_mac: bool,
+    /// A virtio-rng device gives the guest entropy. A restored machine has one if the snapshot does.
+    pub virtio_rng: bool,
 }
 
 /// Smallest RAM of a machine.

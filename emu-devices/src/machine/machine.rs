@@ -2,23 +2,25 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use emu_core::bus::CpuContext;
 use emu_core::cpu::{CpuState, flags, gpr, seg};
 use emu_core::engine::{CpuEngine, EngineStats, Exit};
 use emu_core::mem::{Memory, PageKind};
+use emu_core::snapshot::Value;
 use emu_core::time::{VmClock, VmTime};
 
 use super::board::Board;
-use super::builder::{self, Wiring};
+use super::builder::{self, VirtioParts, Wiring};
 use super::config::{Boot, MachineConfig, SERIAL_PORTS, ram_size};
 use super::loader::{self, LoadError};
 use super::mailbox::{HostMessage, MAX_QUEUED_BYTES, MachineStatus, Mailbox};
 use crate::device::ResetKind;
 use crate::input::i8042::I8042;
 use crate::serial::uart16550::Uart16550;
+use crate::virtio::rng::EntropySource;
 
 /// Why [`Machine::run`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub enum StopReason {
     TripleFault,
     /// [`HostMessage::Stop`].
     Stopped,
+    /// [`HostMessage::Pause`].
+    Paused,
+    /// The guest rebooted, and there is nothing to boot: see [`Machine::reboot_error`].
+    RebootFailed,
     /// A test device ended the run.
     GuestExit(u8),
 }
@@ -45,6 +51,9 @@ pub enum BuildError {
     /// The kernel cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The guest of a restored machine rebooted, and what it boots cannot be had.
+    #[error("Cannot reboot: {0}")]
+    Deferred(String),
     /// A firmware image has an impossible size.
     #[error("The {what} image has {len} bytes; at most {max} are possible")]
     Firmware {
@@ -71,9 +80,11 @@ const MAX_SERIAL_BACKLOG: usize = MAX_QUEUED_BYTES;
 
 /// A PC: CPU, memory, board. Runs on the thread that calls [`Machine::run`].
 pub struct Machine<E> {
-    cpu: Box<CpuState>,
-    mem: Memory,
-    board: Board,
+    pub(super) cpu: Box<CpuState>,
+    pub(super) mem: Memory,
+    pub(super) board: Board,
+    /// Slots of the snapshot this machine comes from that it has no devices for.
+    pub(super) foreign: Vec<(usize, Value)>,
     engine: E,
     wiring: Wiring,
     boot: Boot,
@@ -84,6 +95,26 @@ pub struct Machine<E> {
     cpuid_level: u32,
     /// Instructions completed when the CPU last waited for an interrupt.
     waited_at: Option<u64>,
+    reboot_error: Option<BuildError>,
+}
+
+type Random = Box<dyn FnMut() -> u32 + Send>;
+
+/// A source of random numbers that several devices use.
+fn source(random: &Arc<Mutex<Random>>) -> Random {
+    let random = random.clone();
+    Box::new(move || random.lock().unwrap_or_else(PoisonError::into_inner)())
+}
+
+/// Random numbers as bytes.
+fn entropy(mut random: Random) -> EntropySource {
+    Box::new(move |out| {
+        for chunk in out.chunks_mut(4) {
+            for (to, from) in chunk.iter_mut().zip(random().to_le_bytes()) {
+                *to = from;
+            }
+        }
+    })
 }
 
 impl<E: CpuEngine> Machine<E> {
@@ -92,6 +123,23 @@ impl<E: CpuEngine> Machine<E> {
     /// # Errors
     /// See [`BuildError`].
     pub fn new(config: MachineConfig, engine: E, mailbox: Arc<Mailbox>) -> Result<Self, BuildError> {
+        let mut machine = Self::assemble(config, engine, mailbox, |rng| VirtioParts {
+            rng: Some(rng),
+            console: false,
+            net: false,
+            balloon: false,
+        })?;
+        machine.reset(ResetKind::Cold)?;
+        Ok(machine)
+    }
+
+    /// A machine that has not been powered up. `virtio` says which of these functions it has.
+    pub(super) fn assemble(
+        config: MachineConfig,
+        engine: E,
+        mailbox: Arc<Mailbox>,
+        virtio: impl FnOnce(EntropySource) -> VirtioParts,
+    ) -> Result<Self, BuildError> {
         let ram = ram_size(config.memory_size);
         let mut mem = usize::try_from(ram)
             .map_err(std::io::Error::other)
@@ -99,19 +147,27 @@ impl<E: CpuEngine> Machine<E> {
             .map_err(|e| BuildError::Memory(ram >> 20, e))?;
         mem.set_kind(0xA_0000, 0x2_0000, PageKind::Device);
         let MachineConfig { boot, cpuid_level, clock, random, acpi, .. } = config;
-        let board = Board::new(VmClock::new(clock), acpi, random);
+        let random = Arc::new(Mutex::new(random));
+        let board = Board::new(VmClock::new(clock), acpi, source(&random));
+        let mut virtio = virtio(entropy(source(&random)));
+        if !config.virtio_rng {
+            virtio.rng = None;
+        }
         let parts = builder::Parts {
             vga_memory_size: config.vga_memory_size,
             serial: config.serial,
             filesystem: config.filesystem,
             mac: config.mac,
+            preserve_mac: config.preserve_mac,
+            virtio,
             debug_exit: matches!(&boot, Boot::Linux(linux) if loader::is_multiboot(&linux.kernel)),
         };
         let (board, wiring) = builder::wire(board, ram, parts);
-        let mut machine = Self {
+        Ok(Self {
             cpu: Box::new(CpuState::new()),
             mem,
             board,
+            foreign: Vec::new(),
             engine,
             wiring,
             boot,
@@ -120,13 +176,16 @@ impl<E: CpuEngine> Machine<E> {
             instructions_per_us: 100,
             cpuid_level,
             waited_at: None,
-        };
-        machine.reset(ResetKind::Cold)?;
-        Ok(machine)
+            reboot_error: None,
+        })
     }
 
-    /// Brings CPU and chips to their power-up state and loads what the machine boots.
-    fn reset(&mut self, kind: ResetKind) -> Result<(), BuildError> {
+    /// Brings CPU and chips to their power-up state; nothing is loaded.
+    pub(super) fn power_up(&mut self) {
+        self.reset_hardware(ResetKind::Cold);
+    }
+
+    fn reset_hardware(&mut self, kind: ResetKind) {
         let retired = self.cpu.retired;
         *self.cpu = CpuState::new();
         self.cpu.retired = retired;
@@ -137,6 +196,15 @@ impl<E: CpuEngine> Machine<E> {
         self.engine.flush(&mut self.mem);
         let cx = self.context();
         self.board.reset(&mut self.mem, cx, kind);
+    }
+
+    /// Brings CPU and chips to their power-up state and loads what the machine boots.
+    fn reset(&mut self, kind: ResetKind) -> Result<(), BuildError> {
+        if let Boot::Deferred(boot) = &mut self.boot {
+            self.boot = boot().map_err(BuildError::Deferred)?;
+        }
+        self.reset_hardware(kind);
+        let cx = self.context();
         match &self.boot {
             Boot::Linux(linux) => {
                 self.board.firmware_setup(&mut self.mem, cx);
@@ -149,19 +217,22 @@ impl<E: CpuEngine> Machine<E> {
             Boot::Firmware { bios, vga_bios } => {
                 copy_firmware(&mut self.mem, bios, vga_bios.as_deref())?;
             }
+            Boot::Deferred(_) => return Err(BuildError::Deferred("nothing to boot".to_owned())),
         }
         Ok(())
     }
 
-    fn context(&self) -> CpuContext {
+    pub(super) fn context(&self) -> CpuContext {
         CpuContext { retired: self.cpu.retired, vm86: self.cpu.vm86() }
     }
 
-    /// Runs until the machine stops.
+    /// Runs until the machine stops. After [`StopReason::Paused`] it may be called again.
     pub fn run(&mut self) -> StopReason {
         // The end of time is 584 years away.
         let reason = self.run_until(VmTime::MAX).unwrap_or(StopReason::Stopped);
-        self.mailbox.close();
+        if reason != StopReason::Paused {
+            self.mailbox.close();
+        }
         reason
     }
 
@@ -169,7 +240,11 @@ impl<E: CpuEngine> Machine<E> {
     /// in the latter case. With the deterministic clock the instruction is exact, and how a run is
     /// divided does not matter to the guest.
     pub fn run_until(&mut self, end: VmTime) -> Option<StopReason> {
+        self.board.clock.resume();
         let reason = self.run_loop(end);
+        if reason == Some(StopReason::Paused) {
+            self.board.clock.pause();
+        }
         self.publish(self.is_resting());
         reason
     }
@@ -185,8 +260,10 @@ impl<E: CpuEngine> Machine<E> {
             if slice % FLUSH_SLICES == 0 {
                 self.publish(self.board.clock.is_deterministic() && self.is_resting());
             }
-            if self.mailbox.has_messages() && self.read_mailbox() {
-                return Some(StopReason::Stopped);
+            if self.mailbox.has_messages()
+                && let Some(stop) = self.read_mailbox()
+            {
+                return Some(stop);
             }
             let cx = self.context();
             self.feed_serial(cx);
@@ -282,15 +359,17 @@ impl<E: CpuEngine> Machine<E> {
         self.mailbox.publish(status);
     }
 
-    /// Takes messages; true if the machine is to stop.
-    fn read_mailbox(&mut self) -> bool {
+    /// Takes messages; tells why the machine is to stop or pause.
+    fn read_mailbox(&mut self) -> Option<StopReason> {
+        let mut stop = None;
         let mut room = [MAX_SERIAL_BACKLOG; SERIAL_PORTS];
         for (room, queue) in room.iter_mut().zip(&self.serial_input) {
             *room = room.saturating_sub(queue.len());
         }
         for message in self.mailbox.take(room) {
             match message {
-                HostMessage::Stop => return true,
+                HostMessage::Stop => return Some(StopReason::Stopped),
+                HostMessage::Pause => stop = Some(StopReason::Paused),
                 HostMessage::Serial { port, bytes } => {
                     if let Some(queue) = self.serial_input.get_mut(usize::from(port)) {
                         queue.extend(bytes);
@@ -307,7 +386,7 @@ impl<E: CpuEngine> Machine<E> {
                 }
             }
         }
-        false
+        stop
     }
 
     /// Moves waiting serial input into the UARTs as far as they take it.
@@ -333,11 +412,18 @@ impl<E: CpuEngine> Machine<E> {
         if requests.power_off {
             return Some(StopReason::PowerOff);
         }
-        // What booted once boots again; a failure would have stopped the first start.
-        if requests.reset && self.reset(ResetKind::Warm).is_err() {
-            return Some(StopReason::TripleFault);
+        if requests.reset
+            && let Err(error) = self.reset(ResetKind::Warm)
+        {
+            self.reboot_error = Some(error);
+            return Some(StopReason::RebootFailed);
         }
         None
+    }
+
+    /// Why the guest could not reboot.
+    pub fn reboot_error(&self) -> Option<&BuildError> {
+        self.reboot_error.as_ref()
     }
 
     /// Instructions completed since power-on.

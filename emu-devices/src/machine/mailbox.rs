@@ -21,13 +21,15 @@ pub enum HostMessage {
     Keyboard(Vec<u8>),
     /// Stop running; [`super::Machine::run`] returns `Stopped`.
     Stop,
+    /// Stop for a while; [`super::Machine::run`] returns `Paused` and may be called again.
+    Pause,
 }
 
 impl HostMessage {
     fn weight(&self) -> usize {
         match self {
             Self::Serial { bytes, .. } | Self::Keyboard(bytes) => bytes.len().max(1),
-            Self::Stop => 0,
+            Self::Stop | Self::Pause => 0,
         }
     }
 }

@@ -9,9 +9,11 @@ pub mod loader;
 #[allow(clippy::module_inception)]
 mod machine;
 mod mailbox;
+mod snapshot;
 
 pub use board::Board;
 pub use config::{Boot, MachineConfig, SERIAL_PORTS, ram_size, vga_size};
 pub use loader::{LinuxBoot, LoadError};
 pub use machine::{BuildError, Machine, StopReason};
 pub use mailbox::{HostMessage, MAX_QUEUED_BYTES, MachineStatus, Mailbox};
+pub use snapshot::{MachineSnapshot, RestoreFailure};

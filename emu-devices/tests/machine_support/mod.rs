@@ -162,6 +162,8 @@ pub fn config(image: Vec<u8>) -> MachineConfig {
             random
         }),
         mac: [0, 0x22, 0x15, 1, 2, 3],
+        preserve_mac: false,
+        virtio_rng: false,
     }
 }
 

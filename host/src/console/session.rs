@@ -114,6 +114,8 @@ impl End {
             Self::Guest(StopReason::Halted) => "halted",
             Self::Guest(StopReason::TripleFault) => "triple-fault",
             Self::Guest(StopReason::Stopped) => "stopped",
+            Self::Guest(StopReason::Paused) => "paused",
+            Self::Guest(StopReason::RebootFailed) => "reboot-failed",
             Self::Guest(StopReason::GuestExit(_)) => "guest-exit",
             Self::ExitPattern => "exit-pattern",
             Self::CtrlD => "ctrl-d",
