@@ -17,6 +17,7 @@ pub mod net;
 pub mod p9;
 pub mod parallel;
 pub mod pci;
+mod saved;
 pub mod serial;
 pub mod system_ports;
 #[doc(hidden)]

@@ -11,8 +11,11 @@
 //! * Ports 20h/21h/A0h/A1h without initialisation: everything masked, vector base 0.
 
 use emu_core::bus::AccessSize;
+use emu_core::snapshot::FieldError;
 
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
+
+mod saved;
 
 const MASTER_COMMAND: u16 = 0x20;
 const MASTER_DATA: u16 = 0x21;
@@ -295,10 +298,10 @@ impl Pic8259Pair {
         self.update_cascade();
     }
 
-    /// Level of input `irq` as last told.
+    /// Level of input `irq` (0-15; others are low) as last told; of input 2, the slave's output.
     pub fn line_level(&self, irq: u8) -> bool {
-        let chip = if irq < 8 { &self.master } else { &self.slave };
-        chip.lines >> (irq & 7) & 1 != 0
+        let lines = u16::from_le_bytes([self.master.lines, self.slave.lines]);
+        u32::from(lines).checked_shr(u32::from(irq)).is_some_and(|levels| levels & 1 != 0)
     }
 
     /// Level of the INT pin.
@@ -394,6 +397,15 @@ impl Device for Pic8259Pair {
     fn reset(&mut self, _: &mut Ctx<'_>, _: ResetKind) {
         self.master = Pic8259 { lines: self.master.lines, ..Pic8259::new(true) };
         self.slave = Pic8259 { lines: self.slave.lines, ..Pic8259::new(false) };
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedPair::capture(self).into_state()
+    }
+
+    fn restore(&mut self, _: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedPair::capture(self).read(state)?.apply(self);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {
