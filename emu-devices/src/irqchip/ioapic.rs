@@ -4,9 +4,12 @@
 //! change, takes what is to be sent: `while let Some(m) = ioapic.next_message() { lapic.deliver(m) }`.
 
 use emu_core::bus::AccessSize;
+use emu_core::snapshot::FieldError;
 
 use super::{ApicMessage, DeliveryMode, register_bytes, replace_bytes};
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
+
+mod saved;
 
 /// Inputs.
 pub const INPUTS: usize = 24;
@@ -81,9 +84,9 @@ impl IoApic {
         }
     }
 
-    /// Level of input `gsi` as last told.
+    /// Level of input `gsi` as last told; inputs that do not exist are low.
     pub fn line_level(&self, gsi: u8) -> bool {
-        self.lines >> (gsi & 31) & 1 != 0
+        self.lines.checked_shr(u32::from(gsi)).is_some_and(|levels| levels & 1 != 0)
     }
 
     /// Next message to send, if any: an edge, or a level that is high and not yet being served.
@@ -197,6 +200,15 @@ impl Device for IoApic {
     /// The inputs keep their levels: they belong to other devices.
     fn reset(&mut self, _: &mut Ctx<'_>, _: ResetKind) {
         *self = Self { lines: self.lines, ..Self::new() };
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedIoApic::capture(self).into_state()
+    }
+
+    fn restore(&mut self, _: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedIoApic::capture(self).read(state)?.apply(self);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {

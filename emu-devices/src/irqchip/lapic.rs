@@ -8,10 +8,13 @@
 //! [`LocalApic::output`].
 
 use emu_core::bus::AccessSize;
+use emu_core::snapshot::FieldError;
 use emu_core::time::VmTime;
 
 use super::{ApicMessage, DeliveryMode, register_bytes, replace_bytes};
-use crate::device::{Ctx, Device, DeviceId, ResetKind};
+use crate::device::{Ctx, Device, DeviceId, DeviceState, ResetKind};
+
+mod saved;
 
 const ID: u64 = 0x020;
 const VERSION: u64 = 0x030;
@@ -478,6 +481,15 @@ impl Device for LocalApic {
     fn reset(&mut self, ctx: &mut Ctx<'_>, _: ResetKind) {
         *self = Self { device: self.device, ..Self::new() };
         ctx.cancel(self.device);
+    }
+
+    fn save(&mut self, ctx: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedLapic::capture(self).into_state(ctx.now)
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedLapic::capture(self).read(state, ctx.now)?.apply(self, ctx);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {

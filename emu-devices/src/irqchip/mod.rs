@@ -4,6 +4,8 @@ pub mod ioapic;
 pub mod lapic;
 pub mod pic8259;
 
+use emu_core::snapshot::{FieldError, Typed, Value};
+
 /// An interrupt message on the APIC bus, from an I/O APIC (or a local APIC's command register) to
 /// local APICs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,4 +69,24 @@ pub(crate) fn replace_bytes(register: u32, addr: u64, size: emu_core::bus::Acces
     let shift = (addr & 3) * 8;
     let mask = size.ones() << shift;
     (register & !mask) | ((value << shift) & mask)
+}
+
+/// The APICs' state in v86's snapshots: a structure of 32-bit fields, as its bytes.
+fn structure(fields: impl IntoIterator<Item = u32>) -> Value {
+    Value::bytes(fields.into_iter().flat_map(u32::to_le_bytes).collect::<Vec<u8>>())
+}
+
+/// The fields of such a structure.
+///
+/// # Errors
+/// It has another size.
+fn dwords<const N: usize>(typed: &Typed) -> Result<[u32; N], FieldError> {
+    if typed.data.len() != N * 4 {
+        return Err(FieldError::here(format!("{} bytes instead of {}", typed.data.len(), N * 4)));
+    }
+    let mut fields = [0; N];
+    for (field, bytes) in fields.iter_mut().zip(typed.data.chunks_exact(4)) {
+        *field = bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
+    }
+    Ok(fields)
 }
