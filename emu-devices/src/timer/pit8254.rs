@@ -8,11 +8,13 @@
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::FieldError;
 use emu_core::time::VmTime;
 
-use crate::device::{Ctx, Device, DeviceId, ResetKind};
+use crate::device::{Ctx, Device, DeviceId, DeviceState, ResetKind};
 
 mod counter;
+mod saved;
 
 use counter::{Clocks, Counter};
 
@@ -224,6 +226,15 @@ impl Device for Pit8254 {
         *self = Self { device: self.device, ..Self::new(self.irq) };
         ctx.irq.set(self.irq, false);
         ctx.cancel(self.device);
+    }
+
+    fn save(&mut self, ctx: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedPit::capture(self, ctx).into_state(ctx.now)
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedPit::capture(self, ctx).read(state, ctx)?.apply(self, ctx);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {

@@ -1,5 +1,9 @@
 //! One counter of the 8254: modes, loading, latching and reading.
 
+mod saved;
+
+pub(super) use saved::SavedCounter;
+
 /// Input clocks since power-on.
 pub(super) type Clocks = i64;
 
