@@ -9,10 +9,13 @@
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::FieldError;
 use emu_core::time::{NS_PER_SEC, VmTime};
 
 use super::calendar::Calendar;
-use crate::device::{Ctx, Device, DeviceId, ResetKind};
+use crate::device::{Ctx, Device, DeviceId, DeviceState, ResetKind};
+
+mod saved;
 
 const INDEX_PORT: u16 = 0x70;
 const DATA_PORT: u16 = 0x71;
@@ -225,10 +228,14 @@ impl CmosRtc {
         self.status_a & A_DIVIDER_RESET == A_DIVIDER_RESET
     }
 
+    /// The time stands still.
+    fn is_held(&self) -> bool {
+        self.status_b & B_SET != 0 || self.is_divider_reset()
+    }
+
     /// Stops or starts the time after a change of A or B.
     fn freeze_or_thaw(&mut self, wall_ns: u64) {
-        let hold = self.status_b & B_SET != 0 || self.is_divider_reset();
-        match (hold, self.frozen) {
+        match (self.is_held(), self.frozen) {
             (true, None) => self.frozen = Some(self.calendar(wall_ns)),
             (false, Some(calendar)) => {
                 self.frozen = None;
@@ -505,6 +512,15 @@ impl Device for CmosRtc {
         self.seen_now = ctx.now;
         self.seen_second = self.clock_second(ctx.wall_ns);
         self.update(ctx);
+    }
+
+    fn save(&mut self, ctx: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedRtc::capture(self, ctx).into_state(self, ctx)
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedRtc::capture(self, ctx).read(state)?.apply(self, ctx);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {
