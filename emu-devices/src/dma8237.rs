@@ -10,8 +10,11 @@
 
 use emu_core::bus::AccessSize;
 use emu_core::mem::Memory;
+use emu_core::snapshot::FieldError;
 
-use crate::device::{Ctx, Device, IsaDma, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, IsaDma, ResetKind};
+
+mod saved;
 
 /// Mode register: transfer type 00 only counts.
 const MODE_TYPE: u8 = 0x0C;
@@ -304,6 +307,15 @@ impl Device for Dma8237 {
 
     fn reset(&mut self, _: &mut Ctx<'_>, _: ResetKind) {
         *self = Self::new();
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedDma::capture(self).into_state()
+    }
+
+    fn restore(&mut self, _: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedDma::capture(self).read(state)?.apply(self);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {
