@@ -6,9 +6,12 @@
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::FieldError;
 use emu_core::time::{NS_PER_SEC, VmTime};
 
-use crate::device::{Ctx, Device, DeviceId, ResetKind};
+use crate::device::{Ctx, Device, DeviceId, DeviceState, ResetKind};
+
+mod saved;
 
 const PM1_STATUS: u16 = 0xB000;
 const PM1_ENABLE: u16 = 0xB002;
@@ -150,6 +153,15 @@ impl Device for AcpiPm {
     fn reset(&mut self, ctx: &mut Ctx<'_>, _: ResetKind) {
         *self = Self { device: self.device, seen: ticks(ctx.now), ..Self::new(self.sci) };
         self.update(ctx);
+    }
+
+    fn save(&mut self, ctx: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedPm::capture(self, ctx).into_state()
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedPm::capture(self, ctx).read(state)?.apply(self, ctx);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {
