@@ -4,8 +4,11 @@
 //! under SeaBIOS.
 
 use emu_core::bus::AccessSize;
+use emu_core::snapshot::FieldError;
 
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
+
+mod saved;
 
 const SELECTOR: u16 = 0x510;
 const DATA: u16 = 0x511;
@@ -118,6 +121,15 @@ impl Device for FwCfg {
     fn reset(&mut self, _: &mut Ctx<'_>, _: ResetKind) {
         self.selected.clear();
         self.position = 0;
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedFwCfg::capture(self).into_state()
+    }
+
+    fn restore(&mut self, _: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedFwCfg::capture(self).read(state)?.apply(self);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {
