@@ -7,9 +7,12 @@
 use std::collections::VecDeque;
 
 use emu_core::bus::AccessSize;
+use emu_core::snapshot::FieldError;
 use emu_core::time::NS_PER_SEC;
 
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
+
+mod saved;
 
 const PORT: u16 = 0x5658;
 const MAGIC: u32 = 0x564D_5868;
@@ -215,6 +218,15 @@ impl Device for VmwarePort {
 
     fn reset(&mut self, _: &mut Ctx<'_>, _: ResetKind) {
         *self = Self { position: self.position, buttons: self.buttons, ..Self::new() };
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedVmware::capture(self).into_state()
+    }
+
+    fn restore(&mut self, _: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedVmware::capture(self).read(state)?.apply(self);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {
