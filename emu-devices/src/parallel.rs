@@ -6,8 +6,11 @@ use std::any::Any;
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::FieldError;
 
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
+
+mod saved;
 
 /// Status of an idle printer: not busy, no acknowledge, selected, no error.
 const STATUS_IDLE: u8 = 0xD8;
@@ -115,6 +118,15 @@ impl Device for ParallelPort {
     fn reset(&mut self, ctx: &mut Ctx<'_>, _: ResetKind) {
         (self.data, self.status, self.control, self.latched) = (0, STATUS_IDLE, 0, None);
         ctx.irq.set(self.irq, false);
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedParallel::capture(self).into_state()
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedParallel::capture(self).read(state)?.apply(self, ctx);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn Any {
