@@ -7,8 +7,11 @@
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::{IrqLine, IrqLines};
+use emu_core::snapshot::FieldError;
 
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
+
+mod saved;
 
 const CLEAR_BUSY: u16 = 0xF0;
 
@@ -55,6 +58,15 @@ impl Device for CoprocessorError {
     fn reset(&mut self, ctx: &mut Ctx<'_>, _: ResetKind) {
         *self = Self::new(self.irq);
         ctx.irq.set(self.irq, false);
+    }
+
+    fn save(&mut self, ctx: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedError::capture(self, ctx).into_state()
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedError::capture(self, ctx).read(state)?.apply(self, ctx);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {

@@ -4,9 +4,12 @@
 //! The A20 gate of port 92h is not modelled: A20 is always open on this machine.
 
 use emu_core::bus::AccessSize;
+use emu_core::snapshot::FieldError;
 
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
 use crate::serial::SerialSink;
+
+mod saved;
 
 const POST_CODE: u16 = 0x80;
 const SYSTEM_CONTROL_A: u16 = 0x92;
@@ -83,6 +86,15 @@ impl Device for SystemPorts {
     fn reset(&mut self, _: &mut Ctx<'_>, _: ResetKind) {
         self.control_a = 0;
         self.post_code = 0;
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        saved::SavedPorts::capture(self).into_state()
+    }
+
+    fn restore(&mut self, _: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        saved::SavedPorts::capture(self).read(state)?.apply(self);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {
