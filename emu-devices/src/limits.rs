@@ -33,6 +33,9 @@ pub const NET_MAX_FRAME: usize = 1518;
 
 /// Bytes of a disk transfer held in memory at a time; longer transfers are moved piece by piece.
 pub const DISK_WINDOW: usize = 128 << 10;
+/// Bytes of an unfinished disk transfer that a snapshot holds: the longest one of a hard disk. v86
+/// does not get more of a longer one of a CD-ROM.
+pub const IDE_SAVED_TRANSFER: usize = 32 << 20;
 /// Descriptors of one bus-master IDE transfer: the table may not cross a 64 KiB boundary.
 pub const IDE_PRD_ENTRIES: u32 = 8192;
 

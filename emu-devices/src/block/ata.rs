@@ -10,6 +10,8 @@ use super::backend::{BlockBackend, read_padded, write_clipped};
 use super::spec::*;
 use crate::limits::DISK_WINDOW;
 
+pub(super) mod saved;
+
 /// True if the drive asserts INTRQ.
 pub(super) type Intrq = bool;
 
@@ -67,6 +69,8 @@ pub(super) struct Drive {
     pub(super) command: Option<u8>,
     /// Packet command in execution or executed last.
     pub(super) packet: Option<u8>,
+    /// The host is to write a command packet.
+    pub(super) packet_wanted: bool,
     /// The window.
     pub(super) buffer: Vec<u8>,
     /// Next byte of the window at the data port.
@@ -105,6 +109,7 @@ impl Drive {
             multiple: 128,
             command: None,
             packet: None,
+            packet_wanted: false,
             buffer: Vec::new(),
             data_pos: 0,
             data_end: 0,
@@ -195,6 +200,7 @@ impl Drive {
         self.left = 0;
         self.command = None;
         self.packet = None;
+        self.packet_wanted = false;
     }
 
     /// The command succeeded and has no data.
@@ -514,7 +520,7 @@ impl Drive {
     fn is_writing(&self) -> bool {
         match self.command {
             Some(CMD_WRITE | CMD_WRITE_EXT | CMD_WRITE_MULTIPLE | CMD_WRITE_MULTIPLE_EXT) => true,
-            Some(CMD_PACKET) => self.packet.is_none(),
+            Some(CMD_PACKET) => self.packet_wanted,
             _ => false,
         }
     }

@@ -22,6 +22,7 @@ impl Drive {
         self.buffer.clear();
         self.buffer.resize(12, 0);
         (self.data_pos, self.data_end) = (0, 12);
+        self.packet_wanted = true;
         self.count = REASON_COMMAND;
         self.status = SR_DATA;
         true
@@ -117,6 +118,7 @@ impl Drive {
         let command = byte(&packet, 0);
         (self.data_pos, self.data_end, self.left) = (0, 0, 0);
         self.packet = Some(command);
+        self.packet_wanted = false;
         if command != PKT_REQUEST_SENSE {
             self.sense = (0, 0);
         }

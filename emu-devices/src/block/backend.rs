@@ -3,6 +3,22 @@
 use std::collections::BTreeMap;
 use std::io;
 
+/// Bytes of a block in [`SavedMedium::Blocks`].
+pub const SAVED_BLOCK: usize = 256;
+
+/// A block of a medium: its number (its offset by [`SAVED_BLOCK`]) and its bytes.
+pub type SavedBlock = (u64, Box<[u8; SAVED_BLOCK]>);
+
+/// What a snapshot holds of a medium.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SavedMedium {
+    /// All of it, because it is nowhere else.
+    Whole(Vec<u8>),
+    /// The blocks that differ from the image the machine was given, ascending. The snapshot is only
+    /// of use together with that image.
+    Blocks(Vec<SavedBlock>),
+}
+
 /// A disk, CD or floppy image. Addresses are bytes; drives do their own sector arithmetic.
 pub trait BlockBackend: Send {
     /// Size of the medium in bytes.
@@ -37,6 +53,32 @@ pub trait BlockBackend: Send {
     fn is_read_only(&self) -> bool {
         false
     }
+
+    /// What a snapshot has to hold. Nothing for a medium whose writes are on the host already.
+    fn save(&mut self) -> SavedMedium {
+        SavedMedium::Blocks(Vec::new())
+    }
+
+    /// Takes over what [`SavedMedium::Blocks`] holds in place of what was written since. Blocks
+    /// behind the end are dropped.
+    ///
+    /// # Errors
+    /// The host could not write.
+    fn restore_blocks(&mut self, blocks: Vec<SavedBlock>) -> io::Result<()> {
+        write_blocks(self, blocks)
+    }
+}
+
+/// Writes blocks of a snapshot.
+fn write_blocks<B: BlockBackend + ?Sized>(disk: &mut B, blocks: Vec<SavedBlock>) -> io::Result<()> {
+    for (number, bytes) in blocks {
+        let offset = number.saturating_mul(SAVED_BLOCK as u64);
+        let n = part_on_medium(disk.len(), offset, bytes.len());
+        if let Some(data) = bytes.get(..n).filter(|data| !data.is_empty()) {
+            disk.write(offset, data)?;
+        }
+    }
+    Ok(())
 }
 
 fn out_of_range() -> io::Error {
@@ -133,13 +175,15 @@ pub struct MemoryDisk {
     base: Box<dyn AsRef<[u8]> + Send>,
     len: u64,
     overlay: BTreeMap<u64, Box<[u8; OVERLAY_PAGE]>>,
+    /// The base exists nowhere but here.
+    embedded: bool,
 }
 
 impl MemoryDisk {
     /// A medium with the contents of `base` (a vector, a mapped file).
     pub fn new(base: impl AsRef<[u8]> + Send + 'static) -> Self {
         let len = base.as_ref().len() as u64;
-        Self { base: Box::new(base), len, overlay: BTreeMap::new() }
+        Self { base: Box::new(base), len, overlay: BTreeMap::new(), embedded: false }
     }
 
     /// The same followed by zeros up to `len` bytes; `base` is never cut off.
@@ -147,6 +191,11 @@ impl MemoryDisk {
         let mut disk = Self::new(base);
         disk.len = disk.len.max(len);
         disk
+    }
+
+    /// A medium that came out of a snapshot: the next one has to hold all of it again.
+    pub fn embedded(image: Vec<u8>) -> Self {
+        Self { embedded: true, ..Self::new(image) }
     }
 
     /// Pages the guest has written, by page number, in ascending order.
@@ -236,6 +285,35 @@ impl BlockBackend for MemoryDisk {
         }
         Ok(())
     }
+
+    fn save(&mut self) -> SavedMedium {
+        if self.embedded {
+            let mut image = vec![0; usize::try_from(self.len).unwrap_or(0)];
+            // Cannot fail: the range is the medium's.
+            let _ = self.read(0, &mut image);
+            return SavedMedium::Whole(image);
+        }
+        let base = (*self.base).as_ref();
+        let mut blocks = Vec::new();
+        let mut original = [0; SAVED_BLOCK];
+        for (&number, page) in &self.overlay {
+            let start = number * OVERLAY_PAGE as u64;
+            for (offset, bytes) in (start..).step_by(SAVED_BLOCK).zip(page.chunks_exact(SAVED_BLOCK)) {
+                Self::read_base(base, offset, &mut original);
+                if offset < self.len && bytes != original {
+                    let mut block = Box::new([0; SAVED_BLOCK]);
+                    block.copy_from_slice(bytes);
+                    blocks.push((offset / SAVED_BLOCK as u64, block));
+                }
+            }
+        }
+        SavedMedium::Blocks(blocks)
+    }
+
+    fn restore_blocks(&mut self, blocks: Vec<SavedBlock>) -> io::Result<()> {
+        self.discard_writes();
+        write_blocks(self, blocks)
+    }
 }
 
 #[cfg(test)]
@@ -281,6 +359,41 @@ mod tests {
         assert!(disk.write(512, &[0]).is_err());
         assert!(disk.read(u64::MAX, &mut [0; 2]).is_err());
         assert!(disk.read(512, &mut []).is_ok());
+    }
+
+    #[test]
+    fn memory_disk_saves_the_blocks_that_differ_and_restores_them_alone() {
+        let base = numbered(3 * OVERLAY_PAGE + 100);
+        let mut disk = MemoryDisk::new(base.clone());
+        disk.write(250, &[0xEE; 10]).unwrap();
+        let end = base.len() as u64;
+        disk.write(end - 2, &[0xDD; 2]).unwrap();
+        // Written, but with what was there.
+        disk.write(5000, &base[5000..6000]).unwrap();
+        let SavedMedium::Blocks(blocks) = disk.save() else { panic!() };
+        assert_eq!(blocks.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [0, 1, 48]);
+        assert_eq!((blocks[0].1[250], blocks[1].1[3], blocks[1].1[4]), (0xEE, 0xEE, base[260]));
+
+        let mut other = MemoryDisk::new(base);
+        other.write(2048, &[1; 512]).unwrap();
+        let mut restored = blocks.clone();
+        restored.push((1 << 60, Box::new([9; SAVED_BLOCK])));
+        restored.push((u64::MAX, Box::new([9; SAVED_BLOCK])));
+        other.restore_blocks(restored).unwrap();
+        assert_eq!(other.save(), SavedMedium::Blocks(blocks));
+        let (mut a, mut b) = (vec![0; end as usize], vec![0; end as usize]);
+        disk.read(0, &mut a).unwrap();
+        other.read(0, &mut b).unwrap();
+        assert_eq!(a, b);
+    }
+
+    #[test]
+    fn memory_disk_out_of_a_snapshot_is_saved_as_a_whole() {
+        let mut disk = MemoryDisk::embedded(numbered(1000));
+        disk.write(999, &[0xEE]).unwrap();
+        let mut expected = numbered(1000);
+        expected[999] = 0xEE;
+        assert_eq!(disk.save(), SavedMedium::Whole(expected));
     }
 
     #[test]

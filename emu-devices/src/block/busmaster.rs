@@ -76,7 +76,7 @@ impl Drive {
     pub(super) fn dma_ready(&self) -> bool {
         self.status & SR_DRQ != 0
             && match self.command {
-                Some(CMD_PACKET) => self.packet.is_some() && self.features & 1 != 0,
+                Some(CMD_PACKET) => !self.packet_wanted && self.features & 1 != 0,
                 _ => self.expects_dma(),
             }
     }

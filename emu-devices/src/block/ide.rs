@@ -7,12 +7,15 @@ use std::any::Any;
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::{FieldError, Value};
 
 use super::ata::{Drive, Intrq, Kind};
 use super::backend::BlockBackend;
 use super::busmaster::BusMaster;
 use super::spec::*;
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
+
+mod saved;
 
 pub use super::ata::{Geometry, Translation};
 
@@ -189,7 +192,10 @@ impl Channel {
 
     /// Moves data if the bus master runs and the drive has a DMA command ready.
     fn run_bus_master(&mut self, ctx: &mut Ctx<'_>) {
-        if self.bus_master.status & BM_ACTIVE == 0 || !self.selected().dma_ready() {
+        // v86 sets the active bit when the command is given, before the bus master is started, and
+        // this may come out of its snapshot.
+        let running = self.bus_master.status & BM_ACTIVE != 0 && self.bus_master.command & BM_START != 0;
+        if !running || !self.selected().dma_ready() {
             return;
         }
         let table = self.bus_master.prd;
@@ -227,6 +233,7 @@ enum Port {
 /// The controller.
 pub struct IdeController {
     channels: [Option<Channel>; 2],
+    irqs: [IrqLine; 2],
 }
 
 impl IdeController {
@@ -253,7 +260,7 @@ impl IdeController {
             Channel::new(primary_irq, Drive::disk((0, 0), hda), slave)
         });
         let secondary = Channel::new(secondary_irq, Drive::cdrom((1, 0), cd), Drive::absent((1, 1)));
-        Self { channels: [primary, Some(secondary)] }
+        Self { channels: [primary, Some(secondary)], irqs }
     }
 
     /// True if the primary channel exists.
@@ -269,20 +276,27 @@ impl IdeController {
 
     /// True if there is a medium in the CD-ROM drive (the guest can eject it).
     pub fn has_cd(&self) -> bool {
-        let [_, Some(channel)] = &self.channels else { return false };
-        matches!(&channel.drives, [drive, _] if drive.medium.is_some())
+        let mut drives = self.channels.iter().flatten().flat_map(|channel| &channel.drives);
+        drives.find(|drive| drive.kind == Kind::CdRom).is_some_and(|drive| drive.medium.is_some())
     }
 
     /// Changes the medium in the CD-ROM drive as a hand at the drive would; `None` empties it.
     pub fn change_cd(&mut self, ctx: &mut Ctx<'_>, medium: Option<Box<dyn BlockBackend>>) {
-        let [_, Some(channel)] = &mut self.channels else { return };
-        let [drive, _] = &mut channel.drives;
+        let has_cd = |channel: &&mut Channel| channel.drives.iter().any(|d| d.kind == Kind::CdRom);
+        let Some(channel) = self.channels.iter_mut().flatten().find(has_cd) else { return };
+        let Some(drive) = channel.drives.iter_mut().find(|d| d.kind == Kind::CdRom) else { return };
         if medium.is_none() && drive.medium.is_none() {
             return;
         }
         drive.set_cd(medium);
         drive.changed = 2;
         channel.raise(ctx, true);
+    }
+
+    /// Slot 85 of a snapshot from the slots 56 (`cd`) and 57 (`disk`) that machines had until May 2025,
+    /// with one channel each. `Null` if they had no drives: the controller stays as it is.
+    pub fn from_old_slots(cd: Value, disk: Value) -> Value {
+        saved::from_old_slots(cd, disk)
     }
 
     fn decode(&mut self, port: u16) -> Option<(&mut Channel, Port)> {
@@ -363,6 +377,14 @@ impl Device for IdeController {
         for channel in self.channels.iter_mut().flatten() {
             channel.power_up(ctx, kind);
         }
+    }
+
+    fn save(&mut self, ctx: &mut Ctx<'_>) -> DeviceState {
+        self.save_state(ctx)
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        self.restore_state(ctx, state)
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

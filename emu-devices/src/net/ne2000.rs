@@ -8,11 +8,15 @@ use std::collections::VecDeque;
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::FieldError;
 
+use self::saved::SavedNe2000;
 use super::NetSink;
 use super::spec::*;
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
 use crate::limits::{NET_BACKLOG_FRAMES, NET_MAX_FRAME};
+
+mod saved;
 
 /// Ethernet station address.
 pub type MacAddr = [u8; 6];
@@ -328,6 +332,8 @@ impl Ne2000 {
 pub struct Ne2000Pci {
     chip: Ne2000,
     burned_in: MacAddr,
+    /// Restoring takes over the snapshot's station address.
+    preserve_mac: bool,
     irq: IrqLine,
     sink: Box<dyn NetSink>,
 }
@@ -340,12 +346,19 @@ impl Ne2000Pci {
 
     /// A card with address `mac` whose frames go to `sink`.
     pub fn new(irq: IrqLine, mac: MacAddr, sink: Box<dyn NetSink>) -> Self {
-        Self { chip: Ne2000::new(mac), burned_in: mac, irq, sink }
+        Self { chip: Ne2000::new(mac), burned_in: mac, preserve_mac: false, irq, sink }
     }
 
     /// Plugs the cable into another network.
     pub fn set_sink(&mut self, sink: Box<dyn NetSink>) {
         self.sink = sink;
+    }
+
+    /// Whether restoring a snapshot takes over the station address and the PROM in it. Otherwise the
+    /// card keeps its own: two machines restored from one snapshot must not have the same address in
+    /// one network. The guest's driver then uses the old address until it is loaded anew.
+    pub fn set_preserve_mac(&mut self, preserve: bool) {
+        self.preserve_mac = preserve;
     }
 
     /// The chip, for tests and the host.
@@ -439,6 +452,16 @@ impl Device for Ne2000Pci {
         self.sync_irq(ctx);
     }
 
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        SavedNe2000::capture(self).write()
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        SavedNe2000::capture(self).read(state)?.apply(self);
+        self.sync_irq(ctx);
+        Ok(())
+    }
+
     fn as_any(&mut self) -> &mut dyn Any {
         self
     }
@@ -451,12 +474,12 @@ mod tests {
     use super::*;
     use crate::testing::TestBoard;
 
-    const MAC: MacAddr = [0x00, 0x22, 0x15, 1, 2, 3];
+    pub(super) const MAC: MacAddr = [0x00, 0x22, 0x15, 1, 2, 3];
     const LINE: IrqLine = IrqLine::wired_to(10);
     const BASE: u16 = Ne2000Pci::BASE;
 
     #[derive(Clone, Default)]
-    struct Wire(Arc<Mutex<Vec<Vec<u8>>>>);
+    pub(super) struct Wire(Arc<Mutex<Vec<Vec<u8>>>>);
 
     impl NetSink for Wire {
         fn send(&mut self, frame: &[u8]) {
@@ -464,13 +487,13 @@ mod tests {
         }
     }
 
-    fn card() -> (TestBoard, Ne2000Pci, Wire) {
+    pub(super) fn card() -> (TestBoard, Ne2000Pci, Wire) {
         let wire = Wire::default();
         (TestBoard::new(), Ne2000Pci::new(LINE, MAC, Box::new(wire.clone())), wire)
     }
 
     /// As Linux's driver starts the card: word mode, ring 46h-80h, broadcast and own address.
-    fn start(board: &mut TestBoard, nic: &mut Ne2000Pci) {
+    pub(super) fn start(board: &mut TestBoard, nic: &mut Ne2000Pci) {
         for (reg, value) in [
             (CR, 0x21),
             (DCR, 0x49),
@@ -487,7 +510,7 @@ mod tests {
         }
     }
 
-    fn remote_read(board: &mut TestBoard, nic: &mut Ne2000Pci, addr: u16, len: u16) -> Vec<u8> {
+    pub(super) fn remote_read(board: &mut TestBoard, nic: &mut Ne2000Pci, addr: u16, len: u16) -> Vec<u8> {
         for (reg, value) in [
             (RBCR0, len as u8),
             (RBCR1, (len >> 8) as u8),
@@ -503,7 +526,7 @@ mod tests {
         out
     }
 
-    fn frame(to: MacAddr, len: usize) -> Vec<u8> {
+    pub(super) fn frame(to: MacAddr, len: usize) -> Vec<u8> {
         let mut f = vec![0; len];
         f[..6].copy_from_slice(&to);
         for (i, b) in f.iter_mut().enumerate().skip(6) {

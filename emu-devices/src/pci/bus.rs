@@ -4,12 +4,14 @@ use std::any::Any;
 use std::collections::BTreeMap;
 
 use emu_core::bus::AccessSize;
+use emu_core::snapshot::FieldError;
 
 use crate::bus::PortMap;
-use crate::device::{Ctx, Device, DeviceId, ResetKind};
+use crate::device::{Ctx, Device, DeviceId, DeviceState, ResetKind};
 
 use super::config::{BarMove, PciFunction};
 use super::isa_bridge::{self, PIRQ_ROUTE};
+use super::saved::SavedBus;
 use super::{devfn, host_bridge, isa_bridge as isa_bridge_function};
 
 /// First port of the mechanism.
@@ -35,6 +37,9 @@ pub(super) struct Slot {
 /// looked at.
 pub struct PciBus {
     pub(super) slots: BTreeMap<u8, Slot>,
+    /// Configuration spaces that a snapshot has for functions which are not on the bus. They are
+    /// kept for the next snapshot and answer nothing.
+    pub(super) absent: BTreeMap<u8, [u8; 256]>,
     /// Address register.
     pub(crate) address: [u8; 4],
     /// Latched data.
@@ -52,7 +57,8 @@ impl Default for PciBus {
 impl PciBus {
     /// A bus with host bridge and ISA bridge.
     pub fn new() -> Self {
-        let mut bus = Self { slots: BTreeMap::new(), address: [0; 4], response: 0, status: 0 };
+        let mut bus =
+            Self { slots: BTreeMap::new(), absent: BTreeMap::new(), address: [0; 4], response: 0, status: 0 };
         for (at, function) in [
             (devfn::HOST_BRIDGE, host_bridge::host_bridge()),
             (devfn::ISA_BRIDGE, isa_bridge_function::isa_bridge()),
@@ -196,7 +202,17 @@ impl Device for PciBus {
                 move_ports(ctx.ports, slot.owner, m);
             }
         }
+        self.absent.clear();
         (self.address, self.response, self.status) = ([0; 4], 0, 0);
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        SavedBus::capture(self).write()
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        SavedBus::read(state)?.apply(self, ctx.ports);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

@@ -240,6 +240,18 @@ impl PciFunction {
         moves
     }
 
+    /// Moves I/O region `index` without touching its register, as restoring a snapshot does where
+    /// the two differ. Returns the move; `None` if there is no such region.
+    pub(super) fn map_io(&mut self, index: u8, to: u16) -> Option<BarMove> {
+        match self.bars.get_mut(usize::from(index))?.as_mut()? {
+            Bar::Io { home, size, mapped } => {
+                let from = std::mem::replace(mapped, to);
+                Some(BarMove { from, to, len: *size, home: *home })
+            }
+            Bar::Memory { .. } => None,
+        }
+    }
+
     fn store(&mut self, offset: u8, bytes: &[u8]) {
         for (place, value) in self.space.iter_mut().skip(usize::from(offset)).zip(bytes) {
             *place = *value;

@@ -5,6 +5,7 @@
 //! | `bus` | ports CF8h-CFFh, the list of functions, moves of I/O regions |
 //! | `config` | a function's 256-byte configuration space, its write rules, the device table |
 //! | `host_bridge`, `isa_bridge` | 82441FX and PIIX3 ISA; PIRQ routing registers |
+//! | `saved` | the bus in snapshots |
 //! | `firmware` | the resource assignment SeaBIOS makes, for guests that boot without firmware |
 //!
 //! The write rules are v86's, which guests and snapshots rely on, not a real chipset's: 32-bit
@@ -18,6 +19,7 @@ pub mod config;
 mod firmware;
 mod host_bridge;
 mod isa_bridge;
+mod saved;
 #[cfg(test)]
 mod tests;
 

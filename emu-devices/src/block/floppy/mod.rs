@@ -8,16 +8,19 @@ use std::any::Any;
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::FieldError;
 
 use self::drive::{Address, Drive, SECTOR, SeekError};
 use self::formats::TYPE_1440K;
+use self::saved::SavedFloppy;
 use self::spec::*;
 use super::backend::{BlockBackend, read_padded, write_clipped};
-use crate::device::{Ctx, Device, DeviceId, ResetKind};
+use crate::device::{Ctx, Device, DeviceId, DeviceState, ResetKind};
 
 pub mod formats;
 
 mod drive;
+mod saved;
 mod spec;
 
 pub use self::drive::ImageTooLarge;
@@ -27,7 +30,7 @@ const DMA_CHANNEL: u8 = 2;
 const DMA_POLL_NS: u64 = 1_000_000;
 
 /// A READ or WRITE whose data is still to be moved.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Transfer {
     write: bool,
     at: Address,
@@ -567,6 +570,17 @@ impl Device for Floppy {
         }
     }
 
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        SavedFloppy::capture(self).write()
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        if let Some(saved) = SavedFloppy::read(state)? {
+            saved.apply(self, ctx);
+        }
+        Ok(())
+    }
+
     fn as_any(&mut self) -> &mut dyn Any {
         self
     }
@@ -578,14 +592,14 @@ mod tests {
     use crate::block::backend::MemoryDisk;
     use crate::testing::TestBoard;
 
-    const LINE: IrqLine = IrqLine::wired_to(6);
-    const B: u16 = Floppy::BASE;
+    pub(super) const LINE: IrqLine = IrqLine::wired_to(6);
+    pub(super) const B: u16 = Floppy::BASE;
 
-    fn image(len: usize) -> Vec<u8> {
+    pub(super) fn image(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i / 512) as u8 ^ (i % 251) as u8).collect()
     }
 
-    fn powered(disk: Option<Vec<u8>>, read_only: bool) -> (TestBoard, Floppy) {
+    pub(super) fn powered(disk: Option<Vec<u8>>, read_only: bool) -> (TestBoard, Floppy) {
         let (mut board, mut fdc) = (TestBoard::new(), Floppy::new(LINE));
         if let Some(disk) = disk {
             fdc.insert(0, Box::new(MemoryDisk::new(disk)), read_only).unwrap();
@@ -594,14 +608,14 @@ mod tests {
         (board, fdc)
     }
 
-    fn command(board: &mut TestBoard, fdc: &mut Floppy, bytes: &[u8]) {
+    pub(super) fn command(board: &mut TestBoard, fdc: &mut Floppy, bytes: &[u8]) {
         for &byte in bytes {
             assert_eq!(board.inb(fdc, B + REG_MSR) & 0xC0, MSR_RQM);
             board.outb(fdc, B + REG_FIFO, byte);
         }
     }
 
-    fn result(board: &mut TestBoard, fdc: &mut Floppy) -> Vec<u8> {
+    pub(super) fn result(board: &mut TestBoard, fdc: &mut Floppy) -> Vec<u8> {
         let mut out = Vec::new();
         while board.inb(fdc, B + REG_MSR) & (MSR_DIO | MSR_BUSY) == MSR_DIO | MSR_BUSY {
             out.push(board.inb(fdc, B + REG_FIFO));
