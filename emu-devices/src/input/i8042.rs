@@ -10,12 +10,16 @@
 //!   firmware sees set 1 as it expects. Without it the keyboard speaks the set it was told to.
 //! * The A20 bit of the output port has no effect: A20 is always open.
 
+pub(super) mod saved;
+
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::FieldError;
 
+use self::saved::SavedI8042;
 use super::ps2_keyboard::Ps2Keyboard;
 use super::ps2_mouse::Ps2Mouse;
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
 
 const DATA: u16 = 0x60;
 const COMMAND: u16 = 0x64;
@@ -281,6 +285,18 @@ impl Device for I8042 {
     fn reset(&mut self, ctx: &mut Ctx<'_>, _: ResetKind) {
         *self = Self::new(self.keyboard_irq, self.mouse_irq);
         self.update(ctx);
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        SavedI8042::capture(self).into_state()
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        let mut saved = SavedI8042::capture(self);
+        saved.read(state)?;
+        saved.apply(self);
+        self.update(ctx);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {

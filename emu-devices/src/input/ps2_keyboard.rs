@@ -4,6 +4,8 @@
 //! code set matters only while the controller does not translate; with translation software sees
 //! set 1 whatever it selected.
 
+pub(super) mod saved;
+
 use std::collections::VecDeque;
 
 use super::scancode;

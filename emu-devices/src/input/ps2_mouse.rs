@@ -2,6 +2,8 @@
 //!
 //! Answers are those of v86's mouse: a status request (E9h) answers a data packet.
 
+pub(super) mod saved;
+
 use std::collections::VecDeque;
 
 const ACKNOWLEDGE: u8 = 0xFA;
@@ -17,6 +19,11 @@ const BASIC_BUTTONS: u8 = 0x07;
 const X_NEGATIVE: u8 = 1 << 4;
 const Y_NEGATIVE: u8 = 1 << 5;
 const ALWAYS_ONE: u8 = 1 << 3;
+
+/// Samples per second at power-up.
+const DEFAULT_RATE: u8 = 100;
+/// Counts per millimetre at power-up.
+const DEFAULT_RESOLUTION: u8 = 4;
 
 /// Largest movement of a packet: nine bits with sign.
 const MAX_STEP: i32 = 255;
@@ -49,6 +56,8 @@ enum Knock {
 /// The mouse.
 #[derive(Clone, Debug)]
 pub struct Ps2Mouse {
+    /// The guest has reset or enabled it. v86 drops movement before; here only snapshots need it.
+    in_use: bool,
     reporting: bool,
     /// 0, 3 (wheel) or 4 (wheel and five buttons).
     id: u8,
@@ -80,10 +89,11 @@ impl Ps2Mouse {
     /// Powered up: not reporting.
     pub fn new() -> Self {
         Self {
+            in_use: false,
             reporting: false,
             id: 0,
-            sample_rate: 100,
-            resolution: 4,
+            sample_rate: DEFAULT_RATE,
+            resolution: DEFAULT_RESOLUTION,
             scaling_2_1: false,
             keeps_id: false,
             knock: Knock::None,
@@ -166,7 +176,7 @@ impl Ps2Mouse {
         match std::mem::take(&mut self.expect) {
             Expect::Command => self.start_command(byte),
             Expect::SampleRate => self.set_sample_rate(byte),
-            Expect::Resolution => self.resolution = if byte <= 3 { 1 << byte } else { 4 },
+            Expect::Resolution => self.resolution = if byte <= 3 { 1 << byte } else { DEFAULT_RESOLUTION },
         }
     }
 
@@ -182,12 +192,14 @@ impl Ps2Mouse {
             0xF2 => self.answers.push_back(self.id),
             0xF3 => self.expect = Expect::SampleRate,
             0xF4 => {
+                self.in_use = true;
                 self.reporting = true;
                 self.forget_movement();
             }
             0xF5 => self.reporting = false,
             0xF6 => self.set_defaults(),
             0xFF => {
+                self.in_use = true;
                 self.answers.extend([SELF_TEST_PASSED, 0x00]);
                 self.set_defaults();
                 if !self.keeps_id {
@@ -200,8 +212,8 @@ impl Ps2Mouse {
 
     fn set_defaults(&mut self) {
         self.reporting = false;
-        self.sample_rate = 100;
-        self.resolution = 4;
+        self.sample_rate = DEFAULT_RATE;
+        self.resolution = DEFAULT_RESOLUTION;
         self.scaling_2_1 = false;
         self.forget_movement();
     }
@@ -214,7 +226,7 @@ impl Ps2Mouse {
     }
 
     fn set_sample_rate(&mut self, rate: u8) {
-        self.sample_rate = rate;
+        self.sample_rate = if rate == 0 { DEFAULT_RATE } else { rate };
         if self.knock == Knock::Done {
             self.keeps_id = rate == 60;
         }

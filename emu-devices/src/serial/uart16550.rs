@@ -15,15 +15,19 @@
 //!   (Linux empties the FIFO and reads away a byte on every open; piped input would lose bytes.)
 //! * The interrupt does not depend on OUT2.
 
+mod saved;
+
 use std::collections::VecDeque;
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::FieldError;
 use emu_core::time::VmTime;
 
-use super::SerialSink;
+use self::saved::SavedUart;
 use super::spec::*;
-use crate::device::{Ctx, Device, DeviceId, ResetKind};
+use super::{NullSink, SerialSink};
+use crate::device::{Ctx, Device, DeviceId, DeviceState, ResetKind};
 
 /// Host input that may wait, bytes.
 pub const INPUT_QUEUE: usize = 64 << 10;
@@ -389,15 +393,27 @@ impl Device for Uart16550 {
     /// Host input that was not read yet stays.
     fn reset(&mut self, ctx: &mut Ctx<'_>, _: ResetKind) {
         self.return_input();
-        let fresh = Self::new(self.irq, Box::new(super::NullSink));
+        let fresh = Self::new(self.irq, Box::new(NullSink));
         *self = Self {
             device: self.device,
-            sink: std::mem::replace(&mut self.sink, Box::new(super::NullSink)),
+            sink: std::mem::replace(&mut self.sink, Box::new(NullSink)),
             modem_inputs: self.modem_inputs,
             input: std::mem::take(&mut self.input),
             ..fresh
         };
         self.update(ctx);
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        SavedUart::capture(self).into_state()
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        let mut saved = SavedUart::capture(self);
+        saved.read(state)?;
+        saved.apply(self, ctx.now);
+        self.update(ctx);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {
