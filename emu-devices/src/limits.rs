@@ -21,6 +21,9 @@ pub const VIRTIO_CONSOLE_WRITE: usize = 1 << 20;
 /// and naming four ports takes sixteen.
 pub const VIRTIO_CONSOLE_BACKLOG: usize = 64;
 
+/// Longest virtio-console control message taken from a snapshot, in bytes: eight and a port's name.
+pub const VIRTIO_CONSOLE_MESSAGE: usize = 64;
+
 /// Random bytes virtio-rng gives for one chain; a driver asks again for more.
 pub const VIRTIO_RNG_REQUEST: usize = 65_536;
 

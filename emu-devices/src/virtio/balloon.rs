@@ -3,12 +3,17 @@
 //! Inflated pages are only counted. Pages the guest hints at as free are zeroed, so that snapshots
 //! shrink.
 
-use crate::device::Ctx;
+mod saved;
+
+use emu_core::snapshot::{FieldError, Value};
+
+use crate::device::{Ctx, DeviceState};
 use crate::limits::VIRTIO_BALLOON_STATS;
 
-use super::pci::{Queues, VirtioDevice, VirtioPci};
+use super::pci::{CorePlace, Queues, VirtioDevice, VirtioPci};
 use super::spec::{feature, kind};
 use super::state::QueueSpec;
+use saved::SavedBalloon;
 
 /// Queue numbers.
 const INFLATE: u16 = 0;
@@ -197,6 +202,19 @@ impl VirtioDevice for VirtioBalloon {
     fn reset(&mut self) {
         self.actual = 0;
         self.hint_command = 0;
+    }
+
+    fn core_place(&self) -> CorePlace {
+        CorePlace::V86(0)
+    }
+
+    fn save(&mut self, core: Value) -> DeviceState {
+        SavedBalloon::capture(self).into_state(core)
+    }
+
+    fn restore(&mut self, state: &mut DeviceState) -> Result<(), FieldError> {
+        SavedBalloon::read(state, self)?.apply(self);
+        Ok(())
     }
 }
 

@@ -1,13 +1,18 @@
 //! virtio-console: four ports, the first of which is a terminal.
 
+mod saved;
+
 use std::collections::VecDeque;
 
-use crate::device::Ctx;
+use emu_core::snapshot::{FieldError, Value};
+
+use crate::device::{Ctx, DeviceState};
 use crate::limits::{VIRTIO_CONSOLE_BACKLOG, VIRTIO_CONSOLE_WRITE};
 
-use super::pci::{Queues, VirtioDevice, VirtioPci};
+use super::pci::{CorePlace, Queues, VirtioDevice, VirtioPci};
 use super::spec::{feature, kind};
 use super::state::QueueSpec;
+use saved::SavedConsole;
 
 /// Number of ports.
 pub const PORTS: u8 = 4;
@@ -251,6 +256,19 @@ impl VirtioDevice for VirtioConsole {
             }
         }
         self.open = [false; PORTS as usize];
+    }
+
+    fn core_place(&self) -> CorePlace {
+        CorePlace::V86(0)
+    }
+
+    fn save(&mut self, core: Value) -> DeviceState {
+        SavedConsole::capture(self).into_state(core)
+    }
+
+    fn restore(&mut self, state: &mut DeviceState) -> Result<(), FieldError> {
+        SavedConsole::read(state, self)?.apply(self);
+        Ok(())
     }
 }
 

@@ -42,9 +42,13 @@ impl<D: VirtioDevice> Driver<D> {
 
     /// A device nobody touched.
     pub fn cold(device: D, slot: Slot) -> Self {
-        let dev = VirtioPci::new(device, slot);
+        Self::over(VirtioPci::new(device, slot), TestBoard::new())
+    }
+
+    /// A function on a board.
+    pub fn over(dev: VirtioPci<D>, bench: TestBoard) -> Self {
         let next = vec![(0, 0); dev.state.queues.len()];
-        Self { bench: TestBoard::new(), dev, next, free: BUFFERS }
+        Self { bench, dev, next, free: BUFFERS }
     }
 
     /// Initialisation as the specification describes it (3.1.1).

@@ -6,6 +6,7 @@
 //! | `queue` | split virtqueues and descriptor chains |
 //! | `state` | the common configuration registers |
 //! | `pci` | the transport: port regions, notification, ISR; [`VirtioDevice`] |
+//! | `saved` | registers and queues as snapshots hold them |
 //! | `p9`, `net`, `console`, `balloon`, `rng` | the devices |
 //!
 //! The driver is not trusted. What it can get wrong in a ring (addresses outside RAM, indices that
@@ -23,6 +24,7 @@ pub mod p9;
 mod pci;
 mod queue;
 pub mod rng;
+mod saved;
 pub mod spec;
 mod state;
 #[cfg(test)]
@@ -32,7 +34,7 @@ pub use balloon::VirtioBalloon;
 pub use console::{ConsoleSink, VirtioConsole};
 pub use net::VirtioNet;
 pub use p9::{P9Handler, VirtioP9};
-pub use pci::{Queues, VirtioDevice, VirtioPci};
+pub use pci::{CorePlace, Queues, VirtioDevice, VirtioPci};
 pub use queue::{Chain, Queue, QueueError, Segment};
 pub use rng::VirtioRng;
 pub use state::{QueueSpec, VirtioState};

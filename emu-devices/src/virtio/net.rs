@@ -1,12 +1,17 @@
 //! virtio-net: a network card without offloads, one pair of queues.
 
-use crate::device::Ctx;
+mod saved;
+
+use emu_core::snapshot::{FieldError, Value};
+
+use crate::device::{Ctx, DeviceState};
 use crate::limits::VIRTIO_NET_FRAME;
 use crate::net::NetSink;
 
-use super::pci::{Queues, VirtioDevice, VirtioPci};
+use super::pci::{CorePlace, Queues, VirtioDevice, VirtioPci};
 use super::spec::{feature, kind};
 use super::state::QueueSpec;
+use saved::SavedNet;
 
 /// Queue numbers.
 const RX: u16 = 0;
@@ -153,6 +158,19 @@ impl VirtioDevice for VirtioNet {
             CONTROL => self.control(queues),
             _ => {} // fresh receive buffers: they wait for a frame
         }
+    }
+
+    fn core_place(&self) -> CorePlace {
+        CorePlace::V86(0)
+    }
+
+    fn save(&mut self, core: Value) -> DeviceState {
+        SavedNet::capture(self).into_state(core)
+    }
+
+    fn restore(&mut self, state: &mut DeviceState) -> Result<(), FieldError> {
+        SavedNet::read(state, self)?.apply(self);
+        Ok(())
     }
 }
 

@@ -5,13 +5,16 @@ use std::any::Any;
 use emu_core::bus::AccessSize;
 use emu_core::irq::{IrqLine, IrqLines};
 use emu_core::mem::Memory;
+use emu_core::snapshot::{FieldError, Fields, Value};
+use emu_core::values;
 
 use crate::bus::PortMap;
-use crate::device::{Ctx, Device, DeviceId, ResetKind};
+use crate::device::{Ctx, Device, DeviceId, DeviceState, ResetKind};
 use crate::pci::{Bar, PciFunction, config, pirq_line};
 
 use super::Slot;
 use super::queue::{Chain, QueueError};
+use super::saved::{SavedCore, VERSION, own_fields};
 use super::spec::{common, feature, isr, status};
 use super::state::{Action, QueueSpec, VirtioState};
 
@@ -55,6 +58,33 @@ pub trait VirtioDevice: Send + 'static {
 
     /// The driver reset the device, or the machine was reset.
     fn reset(&mut self) {}
+
+    /// Where registers and queues are in the device's saved state.
+    fn core_place(&self) -> CorePlace {
+        CorePlace::Own(1)
+    }
+
+    /// State for a snapshot, with `core`, the registers and queues, at [`VirtioDevice::core_place`].
+    fn save(&mut self, core: Value) -> DeviceState {
+        DeviceState { v86: Value::Null, extra: values![VERSION, core] }
+    }
+
+    /// Takes over a saved state, but for registers and queues, which are taken over afterwards.
+    ///
+    /// # Errors
+    /// See [`Device::restore`].
+    fn restore(&mut self, _state: &mut DeviceState) -> Result<(), FieldError> {
+        Ok(())
+    }
+}
+
+/// Element of a saved state that has registers and queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CorePlace {
+    /// Of v86's array.
+    V86(usize),
+    /// Of our own state: v86 has no such device.
+    Own(usize),
 }
 
 /// The queues as a device sees them while it works.
@@ -368,6 +398,34 @@ impl<D: VirtioDevice> Device for VirtioPci<D> {
 
     fn reset(&mut self, ctx: &mut Ctx<'_>, _: ResetKind) {
         self.reset_all(ctx);
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        // Slot and line are the board's.
+        let Self { device, state, slot: _, line: _ } = self;
+        device.save(SavedCore::capture(state).to_value())
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, mut saved: DeviceState) -> Result<(), FieldError> {
+        let Self { device, state, slot: _, line } = self;
+        let core = match device.core_place() {
+            CorePlace::V86(at) => match Fields::of(&mut saved.v86)? {
+                Some(mut fields) => fields.array(at, |f| SavedCore::read(f, state))?,
+                None => None,
+            },
+            CorePlace::Own(at) => own_fields(&mut saved.extra)
+                .and_then(|fields| match fields {
+                    Some(mut fields) => fields.array(at, |f| SavedCore::read(f, state)),
+                    None => Ok(None),
+                })
+                .map_err(FieldError::in_extra)?,
+        };
+        device.restore(&mut saved)?;
+        if let Some(core) = core {
+            core.apply(state, ctx.mem);
+        }
+        ctx.irq.set(*line, state.isr != 0);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

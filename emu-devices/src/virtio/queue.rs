@@ -190,11 +190,11 @@ impl Queue {
         self.enabled |= self.desc != 0 && self.avail != 0 && self.used != 0;
     }
 
-    fn in_use(&self) -> bool {
+    pub(super) fn in_use(&self) -> bool {
         self.enabled && self.size != 0
     }
 
-    fn mask(&self) -> u16 {
+    pub(super) fn mask(&self) -> u16 {
         self.size.wrapping_sub(1)
     }
 
@@ -317,11 +317,11 @@ impl Queue {
         if mem.dma_write(at, &index.to_le_bytes()) { Ok(()) } else { Err(QueueError::RingOutsideRam) }
     }
 
-    fn avail_index(&self, mem: &Memory) -> Result<u16, QueueError> {
+    pub(super) fn avail_index(&self, mem: &Memory) -> Result<u16, QueueError> {
         mem.dma_read_u16(u64::from(self.avail) + 2).ok_or(QueueError::RingOutsideRam)
     }
 
-    fn used_index(&self, mem: &Memory) -> Result<u16, QueueError> {
+    pub(super) fn used_index(&self, mem: &Memory) -> Result<u16, QueueError> {
         mem.dma_read_u16(u64::from(self.used) + 2).ok_or(QueueError::RingOutsideRam)
     }
 }
