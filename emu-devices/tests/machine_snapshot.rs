@@ -115,7 +115,8 @@ fn snapshot_slots_of_unknown_devices_are_written_back() {
     let mut file = Vec::new();
     let ram = vec![0; 2 << 20];
     let memory = emu_core::snapshot::PackedMemory { pages: 512, runs: Vec::new() };
-    emu_core::snapshot::write(&mut file, &mut state, &memory, |run| &ram[run.start()..][..run.len()], false).unwrap();
+    emu_core::snapshot::write(&mut file, &mut state, &memory, |run| &ram[run.start()..][..run.len()], false)
+        .unwrap();
     let again = self::state(&save(&mut restore(&file, false).unwrap(), false));
     assert_eq!(again.get(91), &parallel);
     let Value::Array(items) = again.get(123) else { panic!("slot 123 is gone") };

@@ -216,11 +216,6 @@ impl<S: Source> Reader<S> {
         &self.state
     }
 
-    /// Takes a slot out that has no typed arrays.
-    pub fn take(&mut self, slot: usize) -> Value {
-        self.state.take(slot)
-    }
-
     /// Where things lie.
     pub fn layout(&self) -> &Layout {
         &self.layout

@@ -59,7 +59,6 @@ pub(super) struct Parts {
     pub(super) filesystem: Option<Box<dyn P9Handler>>,
     pub(super) mac: [u8; 6],
     /// A restored network card keeps the snapshot's address.
-    #[allow(dead_code)] // until the card keeps it
     pub(super) preserve_mac: bool,
     /// Port F4h exists.
     pub(super) debug_exit: bool,
@@ -215,7 +214,8 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     b.pci.add(devfn::VGA, pci::config::vga(parts.vga_memory_size), vga);
     saved(b, vga, slots::VGA, "vga");
 
-    let nic = Ne2000Pci::new(pirq_line(devfn::NE2000, 1), parts.mac, Box::new(NoNetwork));
+    let mut nic = Ne2000Pci::new(pirq_line(devfn::NE2000, 1), parts.mac, Box::new(NoNetwork));
+    nic.set_preserve_mac(parts.preserve_mac);
     let nic = add(b, Box::new(nic), Ne2000Pci::PORTS);
     b.pci.add(devfn::NE2000, pci::config::ne2000(), nic);
     saved(b, nic, slots::NE2000, "ne2000");

@@ -22,6 +22,7 @@ use super::builder::{self, VirtioParts};
 use super::config::MachineConfig;
 use super::machine::{BuildError, Machine};
 use super::mailbox::Mailbox;
+use crate::block::ide::IdeController;
 use crate::device::DeviceState;
 use crate::pci::devfn;
 
@@ -132,8 +133,14 @@ impl Extra {
         Ok(Self { entries })
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.entries.iter().any(|(n, _)| **n == *name.as_bytes())
+    /// True if slot [`slots::EXTRA`], which need not be valid, has an entry of that name.
+    fn mentions(value: &Value, name: &str) -> bool {
+        let Value::Array(parts) = value else { return false };
+        let Some(Value::Array(entries)) = parts.get(2) else { return false };
+        entries.iter().any(|entry| match entry {
+            Value::Array(entry) => matches!(entry.first(), Some(Value::Text(n)) if **n == *name.as_bytes()),
+            _ => false,
+        })
     }
 
     fn take(&mut self, name: &str) -> Value {
@@ -183,14 +190,13 @@ impl<E: CpuEngine> Machine<E> {
         config: MachineConfig,
         engine: E,
         mailbox: Arc<Mailbox>,
-        mut reader: Reader<S>,
+        reader: Reader<S>,
     ) -> Result<Self, RestoreFailure> {
         let config = MachineConfig { memory_size: reader.memory_size()?, ..config };
         let at_extra = |state: &State, error| state.error(slots::EXTRA, error);
-        let mut extra = Extra::read(reader.take(slots::EXTRA)).map_err(|e| at_extra(reader.state(), e))?;
         let has = |devfn, slot| pci_function(reader.state(), devfn) && !reader.state().get(slot).is_null();
         let virtio = |source| VirtioParts {
-            rng: extra.has(builder::VIRTIO_RNG).then_some(source),
+            rng: Extra::mentions(reader.state().get(slots::EXTRA), builder::VIRTIO_RNG).then_some(source),
             console: has(devfn::VIRTIO_CONSOLE, slots::VIRTIO_CONSOLE),
             net: has(devfn::VIRTIO_NET, slots::VIRTIO_NET),
             balloon: has(devfn::VIRTIO_BALLOON, slots::VIRTIO_BALLOON),
@@ -198,6 +204,8 @@ impl<E: CpuEngine> Machine<E> {
         let mut machine = Self::assemble(config, engine, mailbox, virtio)?;
         machine.power_up();
         let mut state = reader.load(Some(machine.mem.ram_mut()))?;
+        let extra = Extra::read(state.take(slots::EXTRA));
+        let mut extra = extra.map_err(|e| at_extra(&state, e))?;
         let saved = SavedMachine::read(extra.take(MACHINE)).map_err(|e| at_extra(&state, e.within(2)))?;
         machine.cpu.retired = saved.retired;
         machine.board.clock.continue_at(saved.now, saved.retired);
@@ -214,6 +222,10 @@ impl<E: CpuEngine> Machine<E> {
     }
 
     fn restore_devices(&mut self, state: &mut State, extra: &mut Extra) -> Result<(), SnapshotError> {
+        if state.get(slots::IDE).is_null() {
+            let (cd, disk) = (state.take(slots::OLD_IDE_CD), state.take(slots::OLD_IDE_DISK));
+            state.set(slots::IDE, IdeController::from_old_slots(cd, disk));
+        }
         let cx = self.context();
         for saved in self.board.saved.clone() {
             let v86 = saved.slot.map_or(Value::Null, |slot| state.take(slot));
