@@ -3,16 +3,20 @@
 //! Output only. Samples are taken from ISA DMA at the sampling rate, paced by guest time, whether
 //! anybody listens or not: a guest that waits for the end of a sound always gets it.
 
+mod saved;
+
 use std::any::Any;
 use std::collections::VecDeque;
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
+use emu_core::snapshot::FieldError;
 use emu_core::time::{NS_PER_SEC, VmTime};
 
+use self::saved::SavedSb16;
 use super::ct1745::{Ct1745, DMA_SELECT, IRQ_SELECT, IRQ_STATUS};
 use super::{AudioSink, Frame};
-use crate::device::{Ctx, Device, DeviceId, ResetKind};
+use crate::device::{Ctx, Device, DeviceId, DeviceState, ResetKind};
 use crate::limits::{SB16_DIRECT_GAP, SB16_MAX_RATE, SB16_MIN_RATE};
 
 const COPYRIGHT: &[u8] = b"COPYRIGHT (C) CREATIVE TECHNOLOGY LTD, 1992.\0";
@@ -46,6 +50,13 @@ fn argument_count(command: u8) -> usize {
     }
 }
 
+/// Bytes of a transfer that are moved at a time: at least four blocks between interrupts, so that a
+/// guest that watches the DMA counter sees it move.
+fn block_size(bytes: u32, bytes_per_sample: u32) -> u32 {
+    let quarter = ((bytes / 4) & !3).max(32);
+    quarter.min(BLOCK_SAMPLES * bytes_per_sample)
+}
+
 /// What the DSP does over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Activity {
@@ -59,6 +70,7 @@ enum Activity {
 }
 
 /// The DSP's transfer state. Names follow what a snapshot keeps.
+#[derive(Clone, Debug)]
 struct Transfer {
     activity: Activity,
     /// Samples between interrupts (left and right count separately).
@@ -76,7 +88,7 @@ struct Transfer {
     signed: bool,
     high_speed: bool,
     rate: u32,
-    /// When the block being played ends.
+    /// When the block being played, or the silence, ends.
     due: VmTime,
 }
 
@@ -278,7 +290,8 @@ impl Sb16 {
             0x80 => {
                 let ns = u64::from(word(first, second) + 1) * NS_PER_SEC / u64::from(self.transfer.pace());
                 self.transfer.activity = Activity::Silence;
-                ctx.schedule(self.id, ctx.now.saturating_add(ns));
+                self.transfer.due = ctx.now.saturating_add(ns);
+                ctx.schedule(self.id, self.transfer.due);
             }
             // Bit 3: recording, which is not there.
             0xB0..=0xCF if command & 8 == 0 => {
@@ -332,10 +345,7 @@ impl Sb16 {
     fn start_transfer(&mut self, ctx: &mut Ctx<'_>) {
         let t = &mut self.transfer;
         t.bytes_count = t.sample_count * t.bytes_per_sample();
-        // At least four blocks between interrupts, so that a guest that watches the DMA counter
-        // sees it move.
-        let quarter = ((t.bytes_count / 4) & !3).max(32);
-        t.bytes_block = quarter.min(BLOCK_SAMPLES * t.bytes_per_sample());
+        t.bytes_block = block_size(t.bytes_count, t.bytes_per_sample());
         t.activity = Activity::Waiting;
         self.begin_when_unmasked(ctx);
     }
@@ -378,7 +388,7 @@ impl Sb16 {
     }
 
     fn resume(&mut self, ctx: &mut Ctx<'_>) {
-        if std::mem::take(&mut self.transfer.paused) {
+        if std::mem::take(&mut self.transfer.paused) && self.transfer.activity == Activity::Playing {
             self.transfer.due = ctx.now;
             self.schedule_block(ctx);
         }
@@ -590,6 +600,17 @@ impl Device for Sb16 {
         self.mixer = Ct1745::new();
         (self.dma_8bit, self.dma_16bit, self.irq_select) = (1, 5, 1);
         (self.last_answer, self.mpu_answer, self.mpu_last) = (0, None, 0);
+    }
+
+    fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
+        SavedSb16::capture(self).into_state()
+    }
+
+    fn restore(&mut self, ctx: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        let mut saved = SavedSb16::capture(self);
+        saved.read(state, ctx.now)?;
+        saved.apply(self, ctx);
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn Any {
