@@ -8,13 +8,15 @@
 use std::any::Any;
 
 use emu_core::bus::AccessSize;
+use emu_core::snapshot::FieldError;
 use emu_core::time::VmTime;
 
 use self::memory::Planes;
 use self::regs::Registers;
+use self::saved::SavedVga;
 use self::spec::*;
 use self::vbe::Vbe;
-use crate::device::{Ctx, Device, ResetKind};
+use crate::device::{Ctx, Device, DeviceState, ResetKind};
 
 pub mod spec;
 
@@ -22,6 +24,7 @@ mod font;
 mod memory;
 mod regs;
 mod render;
+mod saved;
 mod text;
 mod vbe;
 
@@ -31,6 +34,10 @@ pub use self::text::cp437;
 const LINE_NS: u64 = 31_778;
 /// The part of it that is displayed.
 const LINE_VISIBLE_NS: u64 = 25_422;
+
+/// Most characters in a row, and most scan lines, the registers can mean.
+const MAX_COLUMNS: u16 = 256;
+const MAX_LINES: u16 = 1024;
 
 /// The card.
 pub struct Vga {
@@ -308,6 +315,20 @@ impl Device for Vga {
             vbe.reset();
             *self = Self { vbe, ..Self::new(0) };
         }
+    }
+
+    fn save(&mut self, ctx: &mut Ctx<'_>) -> DeviceState {
+        SavedVga::capture(self, self.status(ctx.now)).into_state()
+    }
+
+    fn restore(&mut self, _: &mut Ctx<'_>, state: DeviceState) -> Result<(), FieldError> {
+        let mut saved = SavedVga::registers_of(self, 0);
+        let sized = saved.read(state)?;
+        saved.apply(self);
+        if !sized {
+            self.update_size();
+        }
+        Ok(())
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

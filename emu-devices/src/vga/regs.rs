@@ -6,6 +6,7 @@ use super::spec::*;
 
 /// The registers. CRT controller registers that matter are fields of their own, assembled from the
 /// overflow bits they are spread over; the others are in `crtc`.
+#[derive(Clone)]
 pub(super) struct Registers {
     pub(super) misc_output: u8,
 

@@ -4,9 +4,9 @@ use super::spec::*;
 use crate::limits::{VGA_MAX_HEIGHT, VGA_MAX_WIDTH, VGA_MEMORY_MAX, VGA_MEMORY_MIN};
 
 /// Newest version of the interface.
-const VERSION: u16 = 0xB0C5;
+pub(super) const VERSION: u16 = 0xB0C5;
 /// Oldest version a guest may ask for.
-const OLDEST_VERSION: u16 = 0xB0C0;
+pub(super) const OLDEST_VERSION: u16 = 0xB0C0;
 
 /// Registers and memory of the extended modes.
 pub(super) struct Vbe {
@@ -24,7 +24,7 @@ pub(super) struct Vbe {
     pub(super) y_offset: u16,
     pub(super) memory: Vec<u8>,
     /// First byte of `memory` that was never written since it was last cleared.
-    used: usize,
+    pub(super) used: usize,
 }
 
 impl Vbe {
@@ -57,6 +57,28 @@ impl Vbe {
 
     pub(super) fn eight_bit_dac(&self) -> bool {
         self.enable & DISPI_8BIT_DAC != 0
+    }
+
+    /// True for the numbers of bits per pixel that exist.
+    pub(super) fn has_depth(bpp: u16) -> bool {
+        matches!(bpp, 8 | 15 | 16 | 24 | 32)
+    }
+
+    /// The memory up to its last byte that is not 0.
+    pub(super) fn contents(&self) -> &[u8] {
+        content_of(self.memory.get(..self.used).unwrap_or_default())
+    }
+
+    /// Replaces the contents of cleared memory; what `contents` lacks at the end is 0. Memory of the
+    /// full length is taken as it is.
+    pub(super) fn set_contents(&mut self, contents: Vec<u8>) {
+        self.clear();
+        self.used = content_of(&contents).len();
+        if contents.len() == self.memory.len() {
+            self.memory = contents;
+        } else if let Some(start) = self.memory.get_mut(..contents.len()) {
+            start.copy_from_slice(&contents);
+        }
     }
 
     /// Bytes per pixel.
@@ -106,7 +128,7 @@ impl Vbe {
             DISPI_ID if (OLDEST_VERSION..=VERSION).contains(&value) => self.version = value,
             DISPI_XRES => self.width = value.min(VGA_MAX_WIDTH),
             DISPI_YRES => self.height = value.min(VGA_MAX_HEIGHT),
-            DISPI_BPP if matches!(value, 8 | 15 | 16 | 24 | 32) => self.bpp = value,
+            DISPI_BPP if Self::has_depth(value) => self.bpp = value,
             DISPI_ENABLE => self.write_enable(value, vm86),
             DISPI_BANK => self.bank = value,
             DISPI_X_OFFSET => self.x_offset = value,
@@ -168,6 +190,17 @@ impl Vbe {
         self.used = self.used.max(end);
         true
     }
+}
+
+/// `memory` without the zeros at its end.
+fn content_of(memory: &[u8]) -> &[u8] {
+    // Whole blocks first, which is fast; video memory is large and mostly empty.
+    const BLOCK: usize = 4096;
+    let is_used = |block: &&[u8]| block.iter().fold(0, |all, byte| all | byte) != 0;
+    let blocks = memory.chunks(BLOCK).rposition(|block| is_used(&block)).map_or(0, |last| last + 1);
+    let memory = memory.get(..blocks * BLOCK).unwrap_or(memory);
+    let len = memory.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    memory.get(..len).unwrap_or_default()
 }
 
 #[cfg(test)]
