@@ -93,3 +93,15 @@ pub const P9_LOCKS: usize = 1 << 16;
 
 /// Length of the client's name in a lock request, in bytes (Linux sends the host name, at most 64).
 pub const P9_LOCK_CLIENT: usize = 256;
+
+/// Bytes of changed files in a snapshot. Its length has 32 bits, and guest memory is in it too.
+pub const P9_SAVED_CONTENTS: u64 = 3 << 30;
+
+/// Bytes of holes that are written out as zeros because v86 knows no holes, in all changed files of a
+/// snapshot together. Files with more holes get a form that v86 does not know.
+pub const P9_SAVED_HOLES: u64 = 64 << 20;
+
+/// Fid numbers that v86's table of fids can have in addition to twice the number of fids: the table has
+/// an entry for every number up to the largest. Fids beyond are saved in a form that v86 does not know.
+/// Linux uses the lowest free number.
+pub const P9_SAVED_FIDS: usize = 4096;

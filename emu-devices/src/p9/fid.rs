@@ -36,7 +36,7 @@ pub struct Fid {
     pub qid: Qid,
     /// User of the attach ([`wire::NO_UID`] if none was given).
     pub uid: u32,
-    /// Where it was found; `None` for the root and after a restore.
+    /// Where it was found; `None` for the root and after restoring a snapshot of v86, which does not tell.
     pub link: Option<Link>,
     /// Opened or not.
     pub io: Io,

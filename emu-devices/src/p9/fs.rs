@@ -322,6 +322,15 @@ pub trait Filesystem: Send {
     /// Totals.
     fn statfs(&mut self) -> Result<StatFs>;
 
+    /// Where the listing of an open directory ends: names made later are left out of it. Snapshots hold
+    /// this; the number means something only to the file system.
+    fn listing_end(&mut self, _handle: Handle) -> u64 {
+        0
+    }
+
+    /// Makes the listing of an open directory end where [`Filesystem::listing_end`] of the saved one did.
+    fn set_listing_end(&mut self, _handle: Handle, _end: u64) {}
+
     /// The tree as snapshots hold it; contents of changed files are then fetched with
     /// [`Filesystem::read_saved`]. Inode *n* of the result is `NodeId(n)`. EOPNOTSUPP if this file
     /// system is not part of snapshots.
@@ -332,6 +341,11 @@ pub trait Filesystem: Send {
     /// Contents of a file that [`Filesystem::save`] reported as changed. Fills `buf`.
     fn read_saved(&mut self, _node: NodeId, _offset: u64, _buf: &mut [u8]) -> Result<()> {
         Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Where such a file has contents, ascending: offset, length. Elsewhere it has holes.
+    fn saved_extents(&mut self, node: NodeId) -> Result<Vec<(u64, u64)>> {
+        Ok(vec![(0, self.getattr(node)?.size)])
     }
 
     /// Replaces the whole tree. Inode *n* becomes `NodeId(n)`. No reference or handle may be held.

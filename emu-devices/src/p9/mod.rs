@@ -29,7 +29,7 @@ pub mod locks;
 pub mod saved;
 pub mod server;
 #[cfg(test)]
-mod testfs;
+pub(crate) mod testfs;
 pub mod wire;
 
 pub use errno::Errno;

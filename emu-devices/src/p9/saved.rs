@@ -1,17 +1,22 @@
 //! A session and its file system as snapshots hold them.
 //!
-//! These are plain tables, close to the arrays in v86's snapshots, which are translated elsewhere
-//! (the fid table and `SavedTree` are slot 45). They hold no handles: fids opened in the snapshot
-//! are opened again at their first use.
+//! These are plain tables, close to the arrays in v86's snapshots, to and from which `values` translates
+//! them. They hold no handles: what was open is opened again, when restoring or, if the snapshot does
+//! not say how it was open, at its first use.
 //!
-//! Names and link targets are bytes. Where a format has only Unicode strings, a byte *b* that is not
-//! part of UTF-8 is to be written as the lone surrogate U+DC00+*b*, as Python does, and read back.
+//! Names and link targets are bytes.
 //!
 //! Numbers and names are the guest's choice as they were when saved, and may be anything when
 //! they come out of a file: [`Filesystem::restore`](super::Filesystem::restore) and
 //! [`Server::restore`](super::Server::restore) check them.
 
-use super::fs::{NodeId, Time};
+mod extra;
+mod values;
+
+use super::errno::Errno;
+use super::fs::{Access, NodeId, Time};
+
+pub use values::SessionValues;
 
 /// Number of an inode in a [`SavedTree`].
 pub type SavedIndex = u32;
@@ -40,8 +45,28 @@ pub struct SavedFid {
     pub inode: SavedIndex,
     /// User of the attach it comes from, u32::MAX if none was given.
     pub uid: u32,
-    /// Name it was last walked to by; information only.
+    /// Name it was last walked to by; information only, unless `dir` is there.
     pub name: Vec<u8>,
+    /// Directory it was last found in by that name, if that is known.
+    pub dir: Option<SavedIndex>,
+    /// Opened or not.
+    pub io: SavedIo,
+}
+
+/// What a fid could be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SavedIo {
+    /// Not known: opened when it is first used.
+    Unknown,
+    /// Not opened.
+    Closed,
+    /// Opened.
+    Open {
+        /// Which way.
+        access: Access,
+        /// Directories: where its listing ends ([`Filesystem::listing_end`](super::Filesystem::listing_end)).
+        listing: u64,
+    },
 }
 
 /// A locked byte range.
@@ -72,6 +97,20 @@ pub struct SavedTree {
     pub total: u64,
     /// Bytes in use when the image was made, for statfs.
     pub used: u64,
+    /// Directories whose names are not at places 0, 1, 2 and so on. Guests that are in the middle of
+    /// listing one know where by its places.
+    pub listings: Vec<SavedListing>,
+}
+
+/// Where the names of a directory are in its listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SavedListing {
+    /// The directory.
+    pub inode: SavedIndex,
+    /// Places of its names (without `.` and `..`), ascending.
+    pub places: Vec<u64>,
+    /// Place of the next new name.
+    pub next: u64,
 }
 
 /// An inode.
@@ -120,11 +159,44 @@ pub enum SavedBody {
 pub enum SavedContents {
     /// In the image, in the content file of this name.
     Stored(String),
-    /// When saving: in memory, to be had from
-    /// [`Filesystem::read_saved`](super::Filesystem::read_saved).
+    /// In memory, to be had from [`Filesystem::read_saved`](super::Filesystem::read_saved). Only
+    /// [`Filesystem::save`](super::Filesystem::save) says this.
     Changed,
-    /// When restoring: here. What is missing up to the size is zeros, what is too much is ignored.
+    /// Here. What is missing up to the size is zeros, what is too much is ignored.
     Bytes(Vec<u8>),
+    /// Here, but for holes that are too large: offsets, ascending, and what is there.
+    Extents(Vec<(u64, Vec<u8>)>),
+}
+
+/// Why a session cannot be saved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SaveError {
+    /// The file system served is not part of snapshots.
+    #[error("This file system cannot be part of a snapshot")]
+    Unsupported,
+    /// The contents of a changed file cannot be read.
+    #[error("Cannot read the changed file with inode {inode}: {error}")]
+    Contents {
+        /// Its number.
+        inode: SavedIndex,
+        /// Why.
+        error: Errno,
+    },
+    /// There is no room for the contents of changed files.
+    #[error("Changed files have more than {limit} bytes")]
+    TooLarge {
+        /// How much there is room for.
+        limit: u64,
+    },
+    /// The host has no memory for them.
+    #[error("There is no memory for {bytes} bytes of changed files")]
+    Memory {
+        /// How much would have been needed.
+        bytes: u64,
+    },
+    /// Something else.
+    #[error("Saving the files failed: {0}")]
+    Other(Errno),
 }
 
 /// Why a saved session cannot be restored.

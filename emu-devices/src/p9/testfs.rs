@@ -10,7 +10,7 @@ use super::fs::{
     Attr, DirEntry, Entry, Filesystem, Handle, NodeId, OpenFlags, Owner, Qid, Result, SetAttr, StatFs, Time,
     mode,
 };
-use super::saved::{RestoreError, SavedBody, SavedContents, SavedInode, SavedTree};
+use super::saved::{RestoreError, SavedBody, SavedContents, SavedInode, SavedListing, SavedTree};
 
 /// Largest file.
 pub const MAX_SIZE: u64 = 1 << 20;
@@ -37,6 +37,7 @@ pub struct MemFs {
     handles: HashMap<u64, u64>,
     counters: Arc<Counters>,
     next: u64,
+    next_handle: u64,
     pub read_only: bool,
 }
 
@@ -48,6 +49,7 @@ impl MemFs {
             handles: HashMap::new(),
             counters: counters.clone(),
             next: 10,
+            next_handle: 0,
             read_only: false,
         };
         fs.nodes.insert(0, Node::default());
@@ -211,8 +213,8 @@ impl Filesystem for MemFs {
         if flags.truncate {
             found.data.clear();
         }
-        let handle = self.next;
-        self.next += 1;
+        let handle = self.next_handle;
+        self.next_handle += 1;
         self.entry(node.0);
         self.handles.insert(handle, node.0);
         self.counters.handles.fetch_add(1, Ordering::Relaxed);
@@ -380,31 +382,50 @@ impl Filesystem for MemFs {
 
     fn save(&mut self) -> Result<SavedTree> {
         let last = self.nodes.keys().max().copied().unwrap_or(0);
+        let mut listings = Vec::new();
         let inodes = (0..=last).map(|number| {
             let node = self.nodes.get(&number)?;
-            let body = match node.attr.mode & mode::TYPE {
-                mode::DIRECTORY => SavedBody::Directory(
-                    node.entries.iter().map(|(name, (node, _))| (name.clone(), *node as u32)).collect(),
-                ),
-                mode::REGULAR => SavedBody::File(SavedContents::Bytes(node.data.clone())),
+            let attr = &node.attr;
+            let body = match attr.mode & mode::TYPE {
+                mode::DIRECTORY => {
+                    let mut entries: Vec<_> = node.entries.iter().collect();
+                    entries.sort_by_key(|(_, (_, cookie))| *cookie);
+                    let places = entries.iter().map(|(_, (_, cookie))| *cookie).collect();
+                    listings.push(SavedListing { inode: number as u32, places, next: self.next });
+                    let mut names =
+                        vec![(b".".to_vec(), number as u32), (b"..".to_vec(), node.parent as u32)];
+                    names.extend(entries.iter().map(|(name, (node, _))| (name.to_vec(), *node as u32)));
+                    SavedBody::Directory(names)
+                }
+                mode::REGULAR => SavedBody::File(SavedContents::Changed),
                 mode::SYMLINK => SavedBody::Symlink(node.target.clone()),
-                _ => SavedBody::Special(0, 0),
+                _ => SavedBody::Special(attr.rdev.0, attr.rdev.1),
             };
             Some(SavedInode {
-                mode: node.attr.mode,
+                mode: attr.mode,
                 body,
                 size: node.data.len() as u64,
-                uid: 0,
-                gid: 0,
-                ctime: Time::default(),
-                atime: Time::default(),
-                mtime: Time::default(),
-                qid_version: 0,
-                qid_path: node.attr.qid.path,
-                nlink: node.attr.nlink as u32,
+                uid: attr.uid,
+                gid: attr.gid,
+                ctime: attr.ctime,
+                atime: attr.atime,
+                mtime: attr.mtime,
+                qid_version: attr.qid.version,
+                qid_path: attr.qid.path,
+                nlink: attr.nlink as u32,
             })
         });
-        Ok(SavedTree { inodes: inodes.collect(), last_qid: self.next, total: 0, used: 0 })
+        Ok(SavedTree { inodes: inodes.collect(), last_qid: self.next, total: 5 << 30, used: 7, listings })
+    }
+
+    fn read_saved(&mut self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<()> {
+        let offset = offset as usize;
+        buf.copy_from_slice(&self.nodes[&node.0].data[offset..offset + buf.len()]);
+        Ok(())
+    }
+
+    fn saved_extents(&mut self, node: NodeId) -> Result<Vec<(u64, u64)>> {
+        Ok(vec![(0, self.nodes[&node.0].data.len() as u64)])
     }
 
     fn restore(
@@ -413,23 +434,44 @@ impl Filesystem for MemFs {
         _referenced: &dyn Fn(NodeId) -> bool,
     ) -> std::result::Result<(), RestoreError> {
         assert!(self.nodes.values().all(|node| node.references == 0), "nothing is held");
+        if !matches!(tree.inodes.first(), Some(Some(_))) {
+            return Err(RestoreError::NoRoot);
+        }
         self.nodes.clear();
+        self.next = tree.last_qid.min(1 << 40);
         for (number, inode) in tree.inodes.into_iter().enumerate() {
             let Some(inode) = inode else { continue };
             let mut node = Node::default();
-            node.attr.mode = inode.mode;
-            node.attr.nlink = inode.nlink.into();
-            node.attr.qid = Qid { kind: Qid::kind_of(inode.mode), version: 0, path: inode.qid_path };
+            node.attr = Attr {
+                qid: Qid { kind: Qid::kind_of(inode.mode), version: inode.qid_version, path: inode.qid_path },
+                mode: inode.mode,
+                uid: inode.uid,
+                gid: inode.gid,
+                nlink: inode.nlink.into(),
+                atime: inode.atime,
+                mtime: inode.mtime,
+                ctime: inode.ctime,
+                ..Attr::default()
+            };
             match inode.body {
                 SavedBody::Directory(entries) => {
-                    node.entries = entries
-                        .into_iter()
-                        .map(|(name, node)| (name, (node.into(), 10 + u64::from(node))))
-                        .collect();
+                    let listing = tree.listings.iter().find(|listing| listing.inode == number as u32);
+                    let mut places = listing.map(|listing| listing.places.iter()).into_iter().flatten();
+                    for (name, inode) in entries {
+                        match &name[..] {
+                            b"." => {}
+                            b".." => node.parent = inode.into(),
+                            _ => {
+                                let place = places.next().copied().unwrap_or(10 + u64::from(inode));
+                                node.entries.insert(name, (inode.into(), place));
+                            }
+                        }
+                    }
                 }
                 SavedBody::File(SavedContents::Bytes(data)) => node.data = data,
                 SavedBody::Symlink(target) => node.target = target,
-                _ => {}
+                SavedBody::Special(major, minor) => node.attr.rdev = (major, minor),
+                SavedBody::File(_) => {}
             }
             self.nodes.insert(number as u64, node);
         }

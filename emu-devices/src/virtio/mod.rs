@@ -33,7 +33,7 @@ mod tests;
 pub use balloon::VirtioBalloon;
 pub use console::{ConsoleSink, VirtioConsole};
 pub use net::VirtioNet;
-pub use p9::{P9Handler, VirtioP9};
+pub use p9::{P9Handler, SaveReport, VirtioP9};
 pub use pci::{CorePlace, Queues, VirtioDevice, VirtioPci};
 pub use queue::{Chain, Queue, QueueError, Segment};
 pub use rng::VirtioRng;

@@ -1,10 +1,17 @@
 //! virtio-9p: carries 9P messages between the guest's client and a server.
 
-use crate::limits::VIRTIO_P9_MESSAGE;
+mod saved;
 
-use super::pci::{Queues, VirtioDevice};
+use emu_core::snapshot::{FieldError, Value};
+
+use crate::device::DeviceState;
+use crate::limits::VIRTIO_P9_MESSAGE;
+use crate::p9::saved::{RestoreError, SaveError, SavedServer};
+
+use super::pci::{CorePlace, Queues, VirtioDevice};
 use super::spec::{feature, kind};
 use super::state::QueueSpec;
+use saved::SavedP9;
 
 /// The only queue.
 const REQUESTS: u16 = 0;
@@ -29,6 +36,22 @@ pub trait P9Handler: Send {
 
     /// The client is gone: all fids are dropped, the file tree stays.
     fn reset(&mut self);
+
+    /// Session and files for a snapshot.
+    ///
+    /// # Errors
+    /// They cannot be saved.
+    fn save(&mut self) -> Result<SavedServer, SaveError> {
+        Err(SaveError::Unsupported)
+    }
+
+    /// Replaces session and files by saved ones.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    fn restore(&mut self, _saved: SavedServer) -> Result<(), RestoreError> {
+        Err(RestoreError::Unsupported)
+    }
 }
 
 impl P9Handler for crate::p9::Server {
@@ -39,6 +62,24 @@ impl P9Handler for crate::p9::Server {
     fn reset(&mut self) {
         Self::reset(self);
     }
+
+    fn save(&mut self) -> Result<SavedServer, SaveError> {
+        Self::save(self)
+    }
+
+    fn restore(&mut self, saved: SavedServer) -> Result<(), RestoreError> {
+        Self::restore(self, saved)
+    }
+}
+
+/// How saving the files went.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SaveReport {
+    /// Why they are not in the snapshot, which is worth nothing then.
+    pub error: Option<SaveError>,
+    /// Number of changed files with holes so large that v86 finds nothing in them: it has no form for
+    /// them.
+    pub not_for_v86: u32,
 }
 
 /// virtio-9p device.
@@ -49,18 +90,25 @@ pub struct VirtioP9 {
     handler: Box<dyn P9Handler>,
     request: Vec<u8>,
     reply: Vec<u8>,
+    report: SaveReport,
 }
 
 impl VirtioP9 {
     /// A device with mount tag `tag` (cut at 254 bytes; v86's is `host9p`).
     pub fn new(tag: &str, handler: Box<dyn P9Handler>) -> Self {
         let tag = tag.bytes().take(TAG_LEN).collect();
-        Self { tag, handler, request: Vec::new(), reply: Vec::new() }
+        Self { tag, handler, request: Vec::new(), reply: Vec::new(), report: SaveReport::default() }
     }
 
     /// The server.
     pub fn handler(&mut self) -> &mut dyn P9Handler {
         self.handler.as_mut()
+    }
+
+    /// How the last saving went. Must be looked at after each, since [`Device::save`](crate::Device::save)
+    /// cannot fail.
+    pub fn save_report(&self) -> &SaveReport {
+        &self.report
     }
 }
 
@@ -109,6 +157,28 @@ impl VirtioDevice for VirtioP9 {
 
     fn reset(&mut self) {
         self.handler.reset();
+    }
+
+    fn core_place(&self) -> CorePlace {
+        CorePlace::V86(2)
+    }
+
+    fn save(&mut self, core: Value) -> DeviceState {
+        match SavedP9::capture(self) {
+            Ok(saved) => {
+                let (state, not_for_v86) = saved.into_state(core);
+                self.report = SaveReport { error: None, not_for_v86 };
+                state
+            }
+            Err(error) => {
+                self.report = SaveReport { error: Some(error), not_for_v86: 0 };
+                DeviceState::default()
+            }
+        }
+    }
+
+    fn restore(&mut self, state: &mut DeviceState) -> Result<(), FieldError> {
+        SavedP9::read(state, self)?.apply(self)
     }
 }
 

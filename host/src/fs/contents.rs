@@ -48,12 +48,55 @@ impl Contents {
     pub fn from_bytes(bytes: &[u8], size: u64) -> Self {
         let mut contents = Self { size, ..Self::default() };
         let bytes = &bytes[..bytes.len().min(usize::try_from(size).unwrap_or(usize::MAX))];
-        for (index, part) in bytes.chunks(CHUNK as usize).enumerate() {
-            let chunk = part.to_vec();
-            contents.held += chunk.capacity() as u64;
-            contents.chunks.insert(index as u64, chunk);
-        }
+        contents.add_chunks(0, bytes);
         contents
+    }
+
+    /// These bytes at these offsets, and holes elsewhere. `None` if the offsets do not ascend or are no
+    /// multiples of [`CHUNK`], or if something lies beyond `size`.
+    pub fn from_extents(extents: &[(u64, Vec<u8>)], size: u64) -> Option<Self> {
+        let mut contents = Self { size, ..Self::default() };
+        let mut free = 0;
+        for (offset, bytes) in extents {
+            let end = offset.checked_add(bytes.len() as u64)?;
+            if *offset < free || offset % CHUNK != 0 || end > size {
+                return None;
+            }
+            free = end;
+            contents.add_chunks(offset / CHUNK, bytes);
+        }
+        Some(contents)
+    }
+
+    /// Bytes from a chunk on. Zeros need none.
+    fn add_chunks(&mut self, first: u64, bytes: &[u8]) {
+        for (index, part) in (first..).zip(bytes.chunks(CHUNK as usize)) {
+            if part.iter().any(|byte| *byte != 0) {
+                let chunk = part.to_vec();
+                self.held += chunk.capacity() as u64;
+                self.chunks.insert(index, chunk);
+            }
+        }
+    }
+
+    /// Where there are no holes, ascending: offset (a multiple of [`CHUNK`]), length.
+    pub fn extents(&self) -> Vec<(u64, u64)> {
+        let shows = self.base.map_or(0, |base| base.length);
+        let mut extents: Vec<(u64, u64)> = Vec::new();
+        let mut add = |start: u64, end: u64| match extents.last_mut() {
+            _ if start >= end => {}
+            Some((offset, length)) if *offset + *length == start => *length = end - *offset,
+            _ => extents.push((start, end - start)),
+        };
+        let mut at = 0;
+        for (index, chunk) in &self.chunks {
+            let start = index * CHUNK;
+            add(at, shows.min(start));
+            add(start, (start + chunk.len() as u64).min(self.size));
+            at = start + CHUNK;
+        }
+        add(at, shows);
+        extents
     }
 
     /// Size in bytes.
@@ -287,6 +330,54 @@ mod tests {
         let contents = Contents::from_blob(id, 3 * CHUNK + 5);
         assert_eq!(all(&contents, &mut cache), blob_bytes(3 * CHUNK + 5));
         assert_eq!((contents.held(), contents.unchanged()), (0, Some(id)));
+    }
+
+    #[test]
+    fn extents_are_what_is_no_hole() {
+        let (mut cache, id) = cache(3 * CHUNK + 5);
+        let mut contents = Contents::from_blob(id, 3 * CHUNK + 5);
+        assert_eq!(contents.extents(), [(0, 3 * CHUNK + 5)]);
+        contents.write(CHUNK + 1, b"x", &mut cache, ROOM).unwrap();
+        contents.write(8 * CHUNK + 5, b"end", &mut cache, ROOM).unwrap();
+        contents.write(5 * CHUNK, &vec![7; CHUNK as usize + 1], &mut cache, ROOM).unwrap();
+        let expected = [(0, 3 * CHUNK + 5), (5 * CHUNK, CHUNK + 1), (8 * CHUNK, 8)];
+        assert_eq!(contents.extents(), expected);
+        let parts: Vec<_> = expected
+            .iter()
+            .map(|(offset, length)| {
+                let mut bytes = vec![0; *length as usize];
+                contents.read(*offset, &mut bytes, &mut cache).unwrap();
+                (*offset, bytes)
+            })
+            .collect();
+        let again = Contents::from_extents(&parts, contents.size()).unwrap();
+        assert_eq!(all(&again, &mut cache), all(&contents, &mut cache));
+        assert_eq!(again.extents(), expected);
+        assert_eq!(Contents::default().extents(), []);
+    }
+
+    #[test]
+    fn from_extents_that_cannot_be_is_none() {
+        let size = 4 * CHUNK;
+        let extents = |parts: &[(u64, usize)]| {
+            let parts: Vec<_> = parts.iter().map(|(offset, length)| (*offset, vec![1; *length])).collect();
+            Contents::from_extents(&parts, size).map(|contents| contents.held())
+        };
+        assert_eq!(extents(&[(CHUNK, 1), (3 * CHUNK, CHUNK as usize)]), Some(CHUNK + 1));
+        assert_eq!(extents(&[(1, 1)]), None);
+        assert_eq!(extents(&[(CHUNK, 1), (0, 1)]), None);
+        assert_eq!(extents(&[(0, CHUNK as usize + 1), (CHUNK, 1)]), None);
+        assert_eq!(extents(&[(3 * CHUNK, CHUNK as usize + 1)]), None);
+        assert_eq!(extents(&[(u64::MAX - CHUNK + 1, CHUNK as usize)]), None);
+    }
+
+    #[test]
+    fn from_bytes_zeros_hold_nothing() {
+        let mut bytes = vec![0; 3 * CHUNK as usize];
+        bytes[CHUNK as usize + 3] = 1;
+        let contents = Contents::from_bytes(&bytes, 3 * CHUNK);
+        assert_eq!((contents.held(), contents.size()), (CHUNK, 3 * CHUNK));
+        assert_eq!(all(&contents, &mut cache(0).0), bytes);
     }
 
     #[test]

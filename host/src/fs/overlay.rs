@@ -581,6 +581,17 @@ impl Filesystem for Overlay {
         })
     }
 
+    fn listing_end(&mut self, handle: Handle) -> u64 {
+        self.file(handle).map_or(0, |file| file.end)
+    }
+
+    fn set_listing_end(&mut self, handle: Handle, end: u64) {
+        let open = usize::try_from(handle.0).ok().and_then(|at| self.handles.get_mut(at)?.as_mut());
+        if let Some(file) = open {
+            file.end = file.end.min(end);
+        }
+    }
+
     fn save(&mut self) -> Result<SavedTree> {
         self.save_tree()
     }
@@ -589,6 +600,13 @@ impl Filesystem for Overlay {
         let Body::File(contents) = &self.tree.get(ino(node)?)?.body else { return Err(Errno::EINVAL) };
         let count = contents.read(offset, buf, &mut self.cache)?;
         if count < buf.len() { Err(Errno::EINVAL) } else { Ok(()) }
+    }
+
+    fn saved_extents(&mut self, node: NodeId) -> Result<Vec<(u64, u64)>> {
+        match &self.tree.get(ino(node)?)?.body {
+            Body::File(contents) => Ok(contents.extents()),
+            _ => Err(Errno::EINVAL),
+        }
     }
 
     fn restore(

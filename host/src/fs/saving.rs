@@ -2,7 +2,7 @@
 
 use emu_devices::p9::fs::{NodeId, Result, mode};
 use emu_devices::p9::saved::{
-    RestoreError, SavedBody, SavedContents, SavedIndex, SavedInode, SavedTree, node_of,
+    RestoreError, SavedBody, SavedContents, SavedIndex, SavedInode, SavedListing, SavedTree, node_of,
 };
 
 use super::blobs;
@@ -19,7 +19,16 @@ type Listing = Vec<(Vec<u8>, SavedIndex)>;
 impl Overlay {
     pub(super) fn save_tree(&self) -> Result<SavedTree> {
         let inodes = (0..).take(self.tree.len()).map(|ino| self.save_inode(ino)).collect();
-        Ok(SavedTree { inodes, last_qid: self.tree.last_qid(), total: self.total, used: self.used })
+        let listings = (0..).take(self.tree.len()).filter_map(|ino| self.save_listing(ino)).collect();
+        let last_qid = self.tree.last_qid();
+        Ok(SavedTree { inodes, last_qid, total: self.total, used: self.used, listings })
+    }
+
+    /// The places of a directory's names, if some were removed.
+    fn save_listing(&self, ino: Ino) -> Option<SavedListing> {
+        let dir = self.tree.dir(ino).ok()?;
+        let gaps = dir.end() != dir.len() as u64;
+        gaps.then(|| SavedListing { inode: ino, places: dir.places().collect(), next: dir.end() })
     }
 
     fn save_inode(&self, ino: Ino) -> Option<SavedInode> {
@@ -86,6 +95,12 @@ impl Overlay {
         }
         let mut tree = Tree::from_inodes(inodes, last_qid);
         link(&mut tree, listings)?;
+        for SavedListing { inode, places, next } in saved.listings {
+            let placed = tree.dir_mut(inode).is_ok_and(|dir| dir.set_places(&places, next));
+            if !placed {
+                return Err(RestoreError::Inode { inode, reason: "its listing does not fit it" });
+            }
+        }
         tree.sweep(|ino| referenced(node_of(ino)));
         // Contents count as added by the guest, which they were.
         let contents: u64 = (0..).take(tree.len()).filter_map(|ino| held(&tree, ino)).sum();
@@ -156,6 +171,10 @@ fn restore_inode(
             Body::File(Contents::from_blob(cache.register(&name, saved.size), saved.size))
         }
         SavedBody::File(SavedContents::Bytes(bytes)) => Body::File(Contents::from_bytes(&bytes, saved.size)),
+        SavedBody::File(SavedContents::Extents(extents)) => {
+            let contents = Contents::from_extents(&extents, saved.size);
+            Body::File(contents.ok_or_else(|| wrong("its contents lie where they cannot be"))?)
+        }
         SavedBody::File(SavedContents::Changed) => return Err(wrong("its contents are missing")),
         SavedBody::Symlink(target) => {
             if target.len() > limits::MAX_LINK_TARGET {

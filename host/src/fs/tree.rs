@@ -162,6 +162,30 @@ impl Directory {
         None
     }
 
+    /// Places of the names in order.
+    pub fn places(&self) -> impl Iterator<Item = u64> {
+        self.order.keys().copied()
+    }
+
+    /// Puts the names, in the order they have, at other places. False, and nothing has changed, if these
+    /// are not as many, do not ascend, or are not all below `next`.
+    #[must_use]
+    pub fn set_places(&mut self, places: &[u64], next: u64) -> bool {
+        let ascending = places.iter().zip(places.iter().skip(1).chain([&next])).all(|(a, b)| a < b);
+        if places.len() != self.order.len() || !ascending {
+            return false;
+        }
+        let order = std::mem::take(&mut self.order);
+        self.order = places.iter().copied().zip(order.into_values()).collect();
+        for (place, name) in &self.order {
+            if let Some((_, at)) = self.names.get_mut(name) {
+                *at = *place;
+            }
+        }
+        self.next = next;
+        true
+    }
+
     fn remove(&mut self, name: &[u8]) -> Option<Ino> {
         let (ino, place) = self.names.remove(name)?;
         self.order.remove(&place);
@@ -231,7 +255,8 @@ impl Tree {
         }
     }
 
-    fn dir_mut(&mut self, ino: Ino) -> Result<&mut Directory> {
+    /// A directory to be changed; ENOTDIR for anything else.
+    pub fn dir_mut(&mut self, ino: Ino) -> Result<&mut Directory> {
         match &mut self.get_mut(ino)?.body {
             Body::Directory(dir) => Ok(dir),
             _ => Err(Errno::ENOTDIR),

@@ -23,7 +23,7 @@ use emu_core::snapshot::{FieldError, Fields, Kind as TypedKind, Value};
 use emu_core::values;
 
 use super::{Drive, Geometry, Intrq, Kind, NO_GEOMETRY};
-use crate::block::backend::{BlockBackend, MemoryDisk, SAVED_BLOCK, SavedMedium, read_padded};
+use crate::block::backend::{BlockBackend, MemoryDisk, SAVED_BLOCK, SavedBlock, SavedMedium, read_padded};
 use crate::block::spec::*;
 use crate::limits::IDE_SAVED_TRANSFER;
 
@@ -407,9 +407,7 @@ fn medium_value(medium: MediumState) -> Value {
         MediumState::Unknown | MediumState::None => Value::Null,
         MediumState::Some(SavedMedium::Whole(image)) => values![image.len() as i64, Value::bytes(image)],
         MediumState::Some(SavedMedium::Blocks(blocks)) => {
-            let block = |(number, bytes): (u64, Box<[u8; SAVED_BLOCK]>)| {
-                values![number as i64, Value::bytes(bytes.as_slice())]
-            };
+            let block = |(number, bytes): SavedBlock| values![number as i64, Value::bytes(bytes.as_slice())];
             values![blocks.into_iter().map(block).collect::<Vec<_>>()]
         }
     }
@@ -441,7 +439,7 @@ fn read_image(medium: &mut Fields<'_>) -> Result<Vec<u8>, FieldError> {
     Ok(image)
 }
 
-fn read_blocks(items: &mut Fields<'_>) -> Result<Vec<(u64, Box<[u8; SAVED_BLOCK]>)>, FieldError> {
+fn read_blocks(items: &mut Fields<'_>) -> Result<Vec<SavedBlock>, FieldError> {
     let mut blocks = Vec::new();
     items.each(|_, item| {
         let Some(mut item) = Fields::of(item)? else { return Ok(()) };

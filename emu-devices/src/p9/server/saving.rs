@@ -6,58 +6,78 @@ use std::sync::Arc;
 use super::{Place, Result, Server};
 use crate::limits;
 use crate::p9::errno::Errno;
-use crate::p9::fid::Io;
+use crate::p9::fid::{Fid, Io, Link};
+use crate::p9::fs::{Access, Filesystem, NodeId, OpenFlags, Qid};
 use crate::p9::locks::{Lock, LockOwner, last_byte};
-use crate::p9::saved::{RestoreError, SavedFid, SavedIndex, SavedLock, SavedServer, node_of};
+use crate::p9::saved::{
+    RestoreError, SaveError, SavedBody, SavedContents, SavedFid, SavedIndex, SavedIo, SavedLock, SavedServer,
+    SavedTree, node_of,
+};
 
 impl Server {
-    /// The session and its file system. Contents of changed files are fetched afterwards with
-    /// [`Filesystem::read_saved`](crate::p9::Filesystem::read_saved), before anything changes.
-    pub fn save(&mut self) -> Result<SavedServer> {
-        let tree = self.fs.save()?;
-        let index = |node: crate::p9::fs::NodeId| SavedIndex::try_from(node.0).map_err(|_| Errno::EIO);
+    /// The session and its file system, with the contents of changed files.
+    pub fn save(&mut self) -> std::result::Result<SavedServer, SaveError> {
+        let mut tree = self.fs.save().map_err(|error| match error {
+            Errno::EOPNOTSUPP => SaveError::Unsupported,
+            other => SaveError::Other(other),
+        })?;
+        fetch_contents(&mut *self.fs, &mut tree)?;
+        let (fids, locks) = self.save_session().map_err(SaveError::Other)?;
+        Ok(SavedServer { msize: self.msize, fids, locks, tree })
+    }
+
+    fn save_session(&mut self) -> Result<(Vec<SavedFid>, Vec<SavedLock>)> {
+        let index = |node: NodeId| SavedIndex::try_from(node.0).map_err(|_| Errno::EIO);
         let mut fids = Vec::with_capacity(self.fids.len());
         for (number, fid) in self.fids.all() {
-            let name = fid.link.as_ref().map(|link| link.name.to_vec()).unwrap_or_default();
-            fids.push(SavedFid { fid: number, inode: index(fid.node)?, uid: fid.uid, name });
+            let Fid { node, qid: _, uid, link, io } = fid;
+            let (dir, name) = match link {
+                Some(Link { dir, name }) => (Some(index(*dir)?), name.to_vec()),
+                None => (None, Vec::new()),
+            };
+            let io = match *io {
+                Io::Closed => SavedIo::Closed,
+                Io::Restored => SavedIo::Unknown,
+                Io::Open(handle, access) => SavedIo::Open { access, listing: self.fs.listing_end(handle) },
+            };
+            fids.push(SavedFid { fid: number, inode: index(*node)?, uid: *uid, name, dir, io });
         }
         let mut locks = Vec::with_capacity(self.locks.len());
         for (node, lock) in self.locks.all() {
+            // Which fid a lock was taken through is not kept.
+            let Lock { owner: LockOwner { proc_id, client_id }, exclusive, start, last: _, fid: _ } = lock;
             locks.push(SavedLock {
                 inode: index(node)?,
-                exclusive: lock.exclusive,
-                start: lock.start,
+                exclusive: *exclusive,
+                start: *start,
                 length: lock.length(),
-                proc_id: lock.owner.proc_id,
-                client_id: lock.owner.client_id.to_vec(),
+                proc_id: *proc_id,
+                client_id: client_id.to_vec(),
             });
         }
-        Ok(SavedServer { msize: self.msize, fids, locks, tree })
+        Ok((fids, locks))
     }
 
     /// Replaces session and file system by saved ones. On an error the session is gone and the files
     /// are as they were.
     pub fn restore(&mut self, saved: SavedServer) -> std::result::Result<(), RestoreError> {
-        if saved.fids.len() > limits::P9_FIDS {
+        let SavedServer { msize, fids, locks, tree } = saved;
+        if fids.len() > limits::P9_FIDS {
             return Err(RestoreError::TooMany { what: "file handles" });
         }
         self.reset();
         let exists = |inode: SavedIndex| {
-            usize::try_from(inode).ok().and_then(|at| saved.tree.inodes.get(at)).is_some_and(Option::is_some)
+            usize::try_from(inode).ok().and_then(|at| tree.inodes.get(at)).is_some_and(Option::is_some)
         };
-        let fids: Vec<SavedFid> = saved.fids.into_iter().filter(|fid| exists(fid.inode)).collect();
-        let referenced: HashSet<_> = fids.iter().map(|fid| node_of(fid.inode)).collect();
-        self.fs.restore(saved.tree, &|node| referenced.contains(&node))?;
-        self.msize = saved.msize.clamp(limits::P9_MIN_MSIZE, limits::P9_RESTORED_MSIZE);
-        for SavedFid { fid, inode, uid, .. } in fids {
-            let node = node_of(inode);
-            let Ok(attr) = self.fs.getattr(node) else { continue };
-            if self.fids.check_free(fid).is_ok() {
-                self.fs.acquire(node);
-                self.bind(fid, Place { node, qid: attr.qid, link: None }, uid, Io::Restored);
-            }
+        let fids: Vec<SavedFid> = fids.into_iter().filter(|fid| exists(fid.inode)).collect();
+        let referenced: HashSet<_> =
+            fids.iter().flat_map(|fid| fid.dir.into_iter().chain([fid.inode])).map(node_of).collect();
+        self.fs.restore(tree, &|node| referenced.contains(&node))?;
+        self.msize = msize.clamp(limits::P9_MIN_MSIZE, limits::P9_RESTORED_MSIZE);
+        for fid in fids {
+            self.restore_fid(fid);
         }
-        for SavedLock { inode, exclusive, start, length, proc_id, client_id } in saved.locks {
+        for SavedLock { inode, exclusive, start, length, proc_id, client_id } in locks {
             let node = node_of(inode);
             let Ok(last) = last_byte(start, length) else { continue };
             if self.fids.has_node(node) && client_id.len() <= limits::P9_LOCK_CLIENT {
@@ -68,4 +88,89 @@ impl Server {
         }
         Ok(())
     }
+
+    /// Puts in a fid, if there can be one of this number. How it was open and where it was found are
+    /// only believed as far as they are possible.
+    fn restore_fid(&mut self, saved: SavedFid) {
+        let SavedFid { fid, inode, uid, name, dir, io } = saved;
+        let node = node_of(inode);
+        let Ok(attr) = self.fs.getattr(node) else { return };
+        if self.fids.check_free(fid).is_err() {
+            return;
+        }
+        self.fs.acquire(node);
+        let is_directory = |fs: &mut dyn Filesystem, node| {
+            fs.getattr(node).is_ok_and(|attr| Qid::kind_of(attr.mode) == Qid::DIRECTORY)
+        };
+        let dir = dir.map(node_of).filter(|dir| !name.is_empty() && is_directory(&mut *self.fs, *dir));
+        let link = dir.map(|dir| {
+            self.fs.acquire(dir);
+            Link { dir, name: name.into() }
+        });
+        let io = match io {
+            SavedIo::Closed => Io::Closed,
+            SavedIo::Unknown => Io::Restored,
+            SavedIo::Open { access, listing } => self.reopen(node, access, listing),
+        };
+        self.bind(fid, Place { node, qid: attr.qid, link }, uid, io);
+    }
+
+    fn reopen(&mut self, node: NodeId, access: Access, listing: u64) -> Io {
+        match self.fs.open(node, OpenFlags { access, truncate: false, directory: false }) {
+            Ok(handle) => {
+                self.fs.set_listing_end(handle, listing);
+                Io::Open(handle, access)
+            }
+            Err(_) => Io::Restored,
+        }
+    }
+}
+
+/// Reads the contents of changed files into the tree. Holes become zeros as long as there is not too much
+/// of them.
+fn fetch_contents(fs: &mut dyn Filesystem, tree: &mut SavedTree) -> std::result::Result<(), SaveError> {
+    let mut room = limits::P9_SAVED_CONTENTS;
+    let mut holes_left = limits::P9_SAVED_HOLES;
+    for (index, inode) in (0..).zip(&mut tree.inodes) {
+        let Some(inode) = inode else { continue };
+        let SavedBody::File(contents @ SavedContents::Changed) = &mut inode.body else { continue };
+        let node = node_of(index);
+        let failed = |error| SaveError::Contents { inode: index, error };
+        let extents = fs.saved_extents(node).map_err(failed)?;
+        let data = extents.iter().fold(0u64, |sum, (_, length)| sum.saturating_add(*length));
+        let holes = inode.size.saturating_sub(data);
+        let whole = holes <= holes_left;
+        let cost = if whole { inode.size } else { data };
+        room = room.checked_sub(cost).ok_or(SaveError::TooLarge { limit: limits::P9_SAVED_CONTENTS })?;
+        *contents = if whole {
+            holes_left -= holes;
+            let mut bytes = zeros(inode.size)?;
+            for (offset, length) in extents {
+                let part = usize::try_from(offset)
+                    .ok()
+                    .zip(usize::try_from(offset.saturating_add(length)).ok())
+                    .and_then(|(start, end)| bytes.get_mut(start..end));
+                fs.read_saved(node, offset, part.ok_or(failed(Errno::EIO))?).map_err(failed)?;
+            }
+            SavedContents::Bytes(bytes)
+        } else {
+            let mut parts = Vec::with_capacity(extents.len());
+            for (offset, length) in extents {
+                let mut bytes = zeros(length)?;
+                fs.read_saved(node, offset, &mut bytes).map_err(failed)?;
+                parts.push((offset, bytes));
+            }
+            SavedContents::Extents(parts)
+        };
+    }
+    Ok(())
+}
+
+fn zeros(length: u64) -> std::result::Result<Vec<u8>, SaveError> {
+    let error = SaveError::Memory { bytes: length };
+    let length = usize::try_from(length).map_err(|_| error.clone())?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).map_err(|_| error)?;
+    bytes.resize(length, 0);
+    Ok(bytes)
 }

@@ -8,7 +8,7 @@ use client::*;
 use crate::limits;
 use crate::p9::errno::Errno;
 use crate::p9::fs::Qid;
-use crate::p9::saved::{SavedFid, SavedLock, SavedServer};
+use crate::p9::saved::{SavedFid, SavedIo, SavedLock, SavedServer};
 use crate::p9::server::Server;
 use crate::p9::testfs::MemFs;
 use crate::p9::wire::{self, Reader, request};
@@ -615,7 +615,8 @@ fn restored_session_goes_on_where_it_was() {
     other.server.restore(saved.clone()).unwrap();
     assert_eq!(other.server.msize(), MSIZE);
     assert_eq!(other.server.fid_count(), 3);
-    assert_eq!(other.held().0, 3);
+    assert_eq!(other.held(), client.held());
+    assert!(other.server.save().unwrap() == saved);
     assert_eq!(other.read(1, 0, 9), Ok(b"hello".to_vec()));
     assert_eq!(other.write(1, 0, b"J"), Ok(1));
     let names: Vec<_> = other.readdir(2, 0, 500).unwrap().into_iter().map(|entry| entry.0).collect();
@@ -626,8 +627,62 @@ fn restored_session_goes_on_where_it_was() {
     other.clunk(3).unwrap();
     other.walk(ROOT, 3, &["f"]).unwrap();
     assert_eq!(other.lock(3, 1, 0, 0, 66), Ok(0), "and goes with the file's last fid");
-    // A fid that was open may be opened again.
-    assert_eq!(other.lopen(2, 0).unwrap_err(), Errno::EINVAL);
+    assert_eq!(other.lopen(2, 0).unwrap_err(), Errno::EINVAL, "it is open");
+    other.server.reset();
+    assert_eq!(other.held(), (0, 0));
+}
+
+/// As a snapshot of v86 has it: how fids were open and where they were found is not known.
+fn as_v86_saves(mut saved: SavedServer) -> SavedServer {
+    for fid in &mut saved.fids {
+        (fid.io, fid.dir) = (SavedIo::Unknown, None);
+    }
+    saved
+}
+
+#[test]
+fn restored_session_of_v86_opens_fids_when_they_are_used() {
+    let mut client = Client::new();
+    client.make_file("f", b"hello");
+    client.walk(ROOT, 1, &["f"]).unwrap();
+    client.lopen(1, 2).unwrap();
+    client.walk(ROOT, 2, &[]).unwrap();
+    client.lopen(2, 0).unwrap();
+    client.walk(ROOT, 3, &["f"]).unwrap();
+    let saved = as_v86_saves(client.server.save().unwrap());
+    let mut other = Client::new();
+    other.server.restore(saved.clone()).unwrap();
+    assert_eq!(other.held(), (4, 0));
+    assert!(other.server.save().unwrap().fids.iter().all(|fid| fid.io == SavedIo::Unknown));
+    assert_eq!(other.write(1, 0, b"J"), Ok(1));
+    let names: Vec<_> = other.readdir(2, 0, 500).unwrap().into_iter().map(|entry| entry.0).collect();
+    assert_eq!(names, [".", "..", "f"]);
+    assert_eq!(other.held().1, 2);
+    // A fid that may have been open may also be opened.
+    other.lopen(3, 0).unwrap();
+    assert_eq!(other.remove(3), Err(Errno::EBUSY), "where it is in the tree is not known");
+    other.server.reset();
+    assert_eq!(other.held(), (0, 0));
+}
+
+#[test]
+fn restored_fid_can_be_removed_where_it_was_found() {
+    let mut client = Client::new();
+    client.mkdir(ROOT, "d").unwrap();
+    client.walk(ROOT, 1, &["d"]).unwrap();
+    client.walk(ROOT, 2, &["d"]).unwrap();
+    client.create(2, "f").unwrap();
+    client.clunk(1).unwrap();
+    let saved = client.server.save().unwrap();
+    let mut other = Client::new();
+    other.server.restore(saved.clone()).unwrap();
+    assert_eq!(other.remove(2), Ok(vec![]));
+    assert_eq!(other.walk(ROOT, 3, &["d", "f"]), Ok(1));
+    // Where there is no directory there is nothing to remove from.
+    let mut wrong = saved;
+    wrong.fids[1].dir = Some(wrong.fids[1].inode);
+    other.server.restore(wrong).unwrap();
+    assert_eq!(other.remove(2), Err(Errno::EBUSY));
     other.server.reset();
     assert_eq!(other.held(), (0, 0));
 }
@@ -671,7 +726,7 @@ fn restored_fid_on_read_only_file_system_can_be_read() {
     let mut client = Client::new();
     client.make_file("f", b"hello");
     client.walk(ROOT, 1, &["f"]).unwrap();
-    let saved = client.server.save().unwrap();
+    let saved = as_v86_saves(client.server.save().unwrap());
     let (mut fs, _) = MemFs::new();
     fs.read_only = true;
     let mut server = Server::new(Box::new(fs));

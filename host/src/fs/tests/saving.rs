@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use emu_devices::p9::fs::{Filesystem, NodeId, Time};
-use emu_devices::p9::saved::{RestoreError, SavedBody, SavedContents, SavedInode, SavedServer, SavedTree};
+use emu_devices::p9::fs::{Access, Filesystem, NodeId, OpenFlags, Owner, SetAttr, SetTime, Time};
+use emu_devices::p9::saved::{
+    RestoreError, SaveError, SavedBody, SavedContents, SavedInode, SavedListing, SavedServer, SavedTree,
+};
 use emu_devices::p9::{Errno, Server};
 
 use super::client::Client;
@@ -15,17 +17,11 @@ fn empty() -> Overlay {
     Overlay::empty(Arc::new(blobs()), options().0)
 }
 
-/// Saves a server and puts in the contents, as a snapshot's writer and reader do together.
+/// Saves a server, writes that as values and reads it from them again.
 pub(super) fn save(server: &mut Server) -> SavedServer {
-    let mut saved = server.save().unwrap();
-    for (index, inode) in saved.tree.inodes.iter_mut().enumerate() {
-        let Some(inode) = inode else { continue };
-        if inode.body == SavedBody::File(SavedContents::Changed) {
-            let mut bytes = vec![0; inode.size as usize];
-            server.filesystem().read_saved(NodeId(index as u64), 0, &mut bytes).unwrap();
-            inode.body = SavedBody::File(SavedContents::Bytes(bytes));
-        }
-    }
+    let saved = server.save().unwrap();
+    let again = SavedServer::from_values(&mut saved.clone().into_values()).unwrap().unwrap();
+    assert!(again == saved);
     saved
 }
 
@@ -75,12 +71,7 @@ fn restored_session_goes_on_with_changed_and_removed_files() {
     let saved = save(&mut client.server);
 
     let mut other = restored(saved.clone());
-    // The names are for information and are not known after restoring.
-    let nameless = |mut saved: SavedServer| {
-        saved.fids.iter_mut().for_each(|fid| fid.name.clear());
-        saved
-    };
-    assert!(nameless(save(&mut other.server)) == nameless(saved.clone()), "saving again gives the same");
+    assert!(save(&mut other.server) == saved, "saving again gives the same");
     assert_eq!(other.read(1, 0, 99).unwrap(), b"hello, world");
     assert_eq!(other.read(2, 0, 99).unwrap(), b"still here");
     assert_eq!(other.readdir(3, 0, 99).unwrap().len(), 2);
@@ -98,6 +89,160 @@ fn restored_session_goes_on_with_changed_and_removed_files() {
     // New objects get new identities.
     other.create("/", "new", 9).unwrap();
     assert!(other.attr(9).qid.2 > saved.tree.last_qid);
+}
+
+fn entries(client: &mut Client, fid: u32, cookie: u64, count: u32) -> Vec<(String, u64)> {
+    let entries = client.readdir(fid, cookie, count).unwrap();
+    entries.into_iter().map(|(name, cookie, _)| (name, cookie)).collect()
+}
+
+#[test]
+fn restored_listing_goes_on_behind_removed_names_and_ends_where_it_did() {
+    let mut client = Client::new(overlay(SAMPLE));
+    client.mkdir("/", "d").unwrap();
+    for i in 0..40 {
+        client.create("/d", &format!("f{i:02}"), 9).unwrap();
+        client.clunk(9);
+    }
+    for i in 0..10 {
+        client.unlink("/d", &format!("f{i:02}"), 0).unwrap();
+    }
+    client.open("/d", 1, 0).unwrap();
+    let first = entries(&mut client, 1, 0, 300);
+    let last = first.last().unwrap().clone();
+    // What was listed goes, what comes is not part of this listing.
+    for (name, _) in first.iter().skip(2) {
+        client.unlink("/d", name, 0).unwrap();
+    }
+    client.create("/d", "later", 9).unwrap();
+    client.clunk(9);
+
+    let mut other = restored(save(&mut client.server));
+    let mut names = Vec::new();
+    let mut cookie = last.1;
+    loop {
+        let some = entries(&mut other, 1, cookie, 100);
+        let Some(last) = some.last() else { break };
+        cookie = last.1;
+        names.extend(some.into_iter().map(|entry| entry.0));
+    }
+    let seen = first.len() - 2 + 10;
+    assert_eq!(names, (seen..40).map(|i| format!("f{i:02}")).collect::<Vec<_>>());
+    assert_eq!(entries(&mut other, 1, 0, 9999).last().unwrap().0, "later", "from the start again");
+    let (a, b) = (save(&mut client.server), save(&mut other.server));
+    assert!(a.tree.listings == b.tree.listings && !a.tree.listings.is_empty());
+}
+
+#[test]
+fn restored_listing_that_does_not_fit_is_refused() {
+    let mut client = Client::new(overlay(SAMPLE));
+    client.unlink("/etc", "motd", 0).unwrap();
+    let saved = save(&mut client.server);
+    assert_eq!(saved.tree.listings, [SavedListing { inode: 1, places: vec![1, 2, 3], next: 4 }]);
+    for (inode, places, next) in
+        [(1, vec![1, 2], 4), (1, vec![1, 3, 3], 4), (1, vec![1, 2, 4], 4), (3, vec![], 0), (99, vec![], 0)]
+    {
+        let listings = vec![SavedListing { inode, places, next }];
+        let tree = SavedTree { listings, ..saved.tree.clone() };
+        let reason = "its listing does not fit it";
+        assert_eq!(empty().restore(tree, &|_| false), Err(RestoreError::Inode { inode, reason }));
+    }
+}
+
+#[test]
+fn saved_files_with_large_holes_are_not_written_out() {
+    let mut client = Client::new(overlay(SAMPLE));
+    let far = 1 << 39;
+    client.open("/etc/large", 1, 2).unwrap();
+    client.write(1, far, b"end").unwrap();
+    client.create("/", "small", 2).unwrap();
+    client.write(2, 1 << 20, b"x").unwrap();
+    let saved = save(&mut client.server);
+    let body = |index: usize| &saved.tree.inodes[index].as_ref().unwrap().body;
+    let SavedBody::File(SavedContents::Extents(extents)) = body(3) else { panic!("{:?}", body(3)) };
+    let lengths: Vec<_> = extents.iter().map(|(offset, bytes)| (*offset, bytes.len())).collect();
+    assert_eq!(lengths, [(0, 200_000), (far, 3)]);
+    let SavedBody::File(SavedContents::Bytes(bytes)) = body(7) else { panic!("{:?}", body(7)) };
+    assert_eq!(bytes.len(), (1 << 20) + 1, "v86 gets small holes as zeros");
+    let values = saved.clone().into_values();
+    assert_eq!(values.not_for_v86, 1);
+
+    let mut other = restored(saved.clone());
+    assert_eq!(other.stat("/etc/large").unwrap().size, far + 3);
+    assert!(other.read(1, 0, 1 << 19).unwrap()[..200_000] == super::large());
+    assert_eq!(other.read(1, far - 2, 99).unwrap(), b"\0\0end");
+    assert_eq!(other.read(2, (1 << 20) - 1, 99).unwrap(), b"\0x");
+    assert!(save(&mut other.server) == saved);
+
+    let mut wrong = saved.tree;
+    wrong.inodes[3].as_mut().unwrap().size = far;
+    let reason = "its contents lie where they cannot be";
+    assert_eq!(empty().restore(wrong, &|_| true), Err(RestoreError::Inode { inode: 3, reason }));
+}
+
+#[test]
+fn saved_holes_and_contents_are_bounded_together() {
+    use emu_devices::limits::{P9_SAVED_CONTENTS, P9_SAVED_HOLES};
+    let mut overlay = overlay(SAMPLE);
+    let owner = Owner { uid: None, gid: 0 };
+    let flags = OpenFlags { access: Access::ReadWrite, truncate: false, directory: false };
+    for (name, size) in [(b"a", P9_SAVED_HOLES - 5), (b"b", 6), (b"c", 5), (b"d", 1)] {
+        let (entry, _) = overlay.create(NodeId(0), name, 0o644, owner, flags).unwrap();
+        overlay.setattr(entry.node, &SetAttr { size: Some(size), ..SetAttr::default() }).unwrap();
+    }
+    let saved = Server::new(Box::new(overlay)).save().unwrap();
+    let whole = |index: usize| {
+        matches!(saved.tree.inodes[index].as_ref().unwrap().body, SavedBody::File(SavedContents::Bytes(_)))
+    };
+    assert_eq!([7, 8, 9, 10].map(whole), [true, false, true, false]);
+
+    // A content file that size would not fit; it is not even read.
+    let size = P9_SAVED_CONTENTS + 1;
+    let json = format!(r#"{{"fsroot":[["f",{size},0,33188,0,0,"huge"]],"version":3,"size":0}}"#);
+    let mut overlay = super::overlay(&json);
+    overlay.setattr(NodeId(1), &SetAttr { size: Some(size - 1), ..SetAttr::default() }).unwrap();
+    overlay.setattr(NodeId(1), &SetAttr { size: Some(size), ..SetAttr::default() }).unwrap();
+    let saved = Server::new(Box::new(overlay)).save();
+    assert_eq!(saved.unwrap_err(), SaveError::TooLarge { limit: P9_SAVED_CONTENTS });
+}
+
+#[test]
+fn saved_file_that_cannot_be_read_is_an_error() {
+    let mut overlay = overlay(SAMPLE);
+    overlay.setattr(NodeId(5), &SetAttr { size: Some(4), ..SetAttr::default() }).unwrap();
+    let saved = Server::new(Box::new(overlay)).save();
+    assert_eq!(saved.unwrap_err(), SaveError::Contents { inode: 5, error: Errno::EIO });
+}
+
+#[test]
+fn restored_tree_keeps_what_v86_has_no_place_for() {
+    let mut original = overlay(SAMPLE);
+    let owner = Owner { uid: Some(u32::MAX - 1), gid: 1 << 31 };
+    for (name, mode, rdev) in [
+        (&b"fifo"[..], 0o010600, (0, 0)),
+        (b"tty", 0o020620, (4, 64)),
+        (b"sda", 0o060660, (1 << 20, 255)),
+        (b"sock", 0o140777, (2, 3)),
+        (b"caf\xE9\xFF", 0o100644, (0, 0)),
+    ] {
+        original.mknod(NodeId(0), name, mode, rdev, owner).unwrap();
+    }
+    original.symlink(NodeId(0), b"\x80", b"\xFE/\xFF", owner).unwrap();
+    let times = SetAttr {
+        atime: Some(SetTime::To(Time { sec: i64::MIN, nsec: 999_999_999 })),
+        mtime: Some(SetTime::To(Time { sec: -1, nsec: 1 })),
+        ..SetAttr::default()
+    };
+    original.setattr(NodeId(2), &times).unwrap();
+    let mut server = Server::new(Box::new(original));
+    let saved = save(&mut server);
+    let mut other = empty();
+    other.restore(saved.tree.clone(), &|_| false).unwrap();
+    for ino in 0..saved.tree.inodes.len() as u64 {
+        assert_eq!(other.getattr(NodeId(ino)), server.filesystem().getattr(NodeId(ino)), "{ino}");
+    }
+    let name = other.list_dir("/").unwrap().pop().unwrap().0;
+    assert_eq!((&*name, other.readlink(NodeId(12)).unwrap()), (&b"\x80"[..], b"\xFE/\xFF".to_vec()));
 }
 
 #[test]
@@ -140,7 +285,9 @@ fn file(contents: SavedContents) -> Option<SavedInode> {
 fn restore(inodes: Vec<Option<SavedInode>>) -> Result<Overlay, RestoreError> {
     let mut overlay = overlay(SAMPLE);
     let before = overlay.save().unwrap();
-    match overlay.restore(SavedTree { inodes, last_qid: 9, total: 1 << 30, used: 5 }, &|_| false) {
+    let listings = Vec::new();
+    let tree = SavedTree { inodes, last_qid: 9, total: 1 << 30, used: 5, listings };
+    match overlay.restore(tree, &|_| false) {
         Ok(()) => Ok(overlay),
         Err(error) => {
             assert!(overlay.save().unwrap() == before, "nothing has changed");
