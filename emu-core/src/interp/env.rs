@@ -26,6 +26,9 @@ pub struct Env<'a> {
     /// Something happened that the run loop must look at before the next block: interrupt flag,
     /// port or device access, halt, changed mode.
     pub attention: bool,
+    /// The instruction accessed a device through memory. Unlike `limit` this does not depend on what
+    /// happens to be decoded.
+    pub touched_device: bool,
     /// Counters.
     pub stats: &'a mut EngineStats,
 }
@@ -206,8 +209,8 @@ impl Env<'_> {
             return v;
         }
         let cx = self.context(cpu);
-        self.limit = 0;
-        self.attention = true;
+        self.end_block();
+        self.touched_device = true;
         let mut bytes = [0u8; 16];
         match size_of::<T>() {
             1 => bytes[0] = self.sys.mmio_read(self.mem, cx, phys, AccessSize::Byte) as u8,
@@ -248,6 +251,7 @@ impl Env<'_> {
             }
         }
         self.end_block();
+        self.touched_device = true;
     }
 
     // ---- segmented addresses -----------------------------------------------------------------

@@ -385,7 +385,8 @@ impl Interpreter {
         self.drop_written(mem);
         mem.select_view(cpu.cpl == 3);
         let mut stats = EngineStats::default();
-        let mut env = Env { mem, sys, index: 0, limit: 1, attention: false, stats: &mut stats };
+        let mut env =
+            Env { mem, sys, index: 0, limit: 1, attention: false, touched_device: false, stats: &mut stats };
         let insn = match self.fetch(cpu, &mut env) {
             Ok(Fetched::Single(insn)) => insn,
             Ok(Fetched::Block(id)) => self.cache.insns(self.cache.block(id).run(id))[0],
@@ -436,7 +437,8 @@ impl CpuEngine for Interpreter {
     fn run(&mut self, cpu: &mut CpuState, mem: &mut Memory, sys: &mut dyn SystemBus, budget: u64) -> Exit {
         let end = cpu.retired.saturating_add(budget);
         let mut stats = std::mem::take(&mut self.stats);
-        let mut env = Env { mem, sys, index: 0, limit: 0, attention: true, stats: &mut stats };
+        let mut env =
+            Env { mem, sys, index: 0, limit: 0, attention: true, touched_device: false, stats: &mut stats };
         let mut previous = NOWHERE;
         let exit = loop {
             if env.attention {

@@ -243,6 +243,7 @@ fn string<W: Width, O: Element>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn)
     if cpu.eflags & flags::TF != 0 {
         n = 1;
     }
+    env.touched_device = false;
     while n > 0 {
         let done = O::many::<W>(cpu, env, i, n);
         if done > 0 {
@@ -264,8 +265,9 @@ fn string<W: Width, O: Element>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn)
         if O::COMPARES && is_compare_done(cpu, i) {
             return Ok(());
         }
-        // A device was touched, code was overwritten or a breakpoint hit: let the run loop look.
-        if env.limit == 0 || cpu.debug_hits != 0 {
+        // A device was touched or a breakpoint hit: let the run loop look. Code that was overwritten can
+        // wait: whether it was decoded at all must not decide where a pass ends.
+        if env.touched_device || cpu.debug_hits != 0 {
             break;
         }
     }

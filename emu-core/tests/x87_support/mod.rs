@@ -107,6 +107,7 @@ impl Machine {
             index: 0,
             limit: 1,
             attention: false,
+            touched_device: false,
             stats: &mut self.stats,
         };
         env.mem.select_view(self.cpu.cpl == 3);

@@ -81,6 +81,7 @@ pub(super) struct Wiring {
     pub(super) uarts: [Option<DeviceId>; SERIAL_PORTS],
     pub(super) i8042: DeviceId,
     pub(super) vga: DeviceId,
+    pub(super) p9: Option<DeviceId>,
 }
 
 /// The sound card shares inputs with LPT1 and others.
@@ -119,12 +120,13 @@ fn add_virtio<D: VirtioDevice>(
     place: Slot,
     slot: impl Into<Option<usize>>,
     name: &'static str,
-) {
+) -> DeviceId {
     let pci = VirtioPci::new(device, place);
     let (function, ports) = (pci.pci_function(), pci.port_ranges());
     let id = add(b, Box::new(pci), &ports);
     b.pci.add(place.devfn, function, id);
     saved(b, id, slot, name);
+    id
 }
 
 fn window(board: &mut Board, start: u64, len: u64, device: DeviceId) {
@@ -226,9 +228,9 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     b.pci.add(devfn::IDE, pci::config::ide(has_primary), ide);
     saved(b, ide, slots::IDE, "ide");
 
-    if let Some(handler) = parts.filesystem {
-        add_virtio(b, VirtioP9::new(P9_TAG, handler), Slot::P9, slots::VIRTIO_9P, "virtio-9p");
-    }
+    let p9 = parts.filesystem.map(|handler| {
+        add_virtio(b, VirtioP9::new(P9_TAG, handler), Slot::P9, slots::VIRTIO_9P, "virtio-9p")
+    });
     let virtio = parts.virtio;
     if virtio.console {
         let console = VirtioConsole::new(Box::new(NoConsole));
@@ -244,7 +246,7 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     if let Some(source) = virtio.rng {
         add_virtio(b, VirtioRng::new(source), Slot::RNG, None, VIRTIO_RNG);
     }
-    (board, Wiring { uarts, i8042, vga })
+    (board, Wiring { uarts, i8042, vga, p9 })
 }
 
 /// Leaves VGA and keyboard as firmware would: text mode 3 with a font, scanning keys.

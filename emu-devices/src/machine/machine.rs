@@ -86,7 +86,7 @@ pub struct Machine<E> {
     /// Slots of the snapshot this machine comes from that it has no devices for.
     pub(super) foreign: Vec<(usize, Value)>,
     engine: E,
-    wiring: Wiring,
+    pub(super) wiring: Wiring,
     boot: Boot,
     mailbox: Arc<Mailbox>,
     serial_input: [VecDeque<u8>; SERIAL_PORTS],

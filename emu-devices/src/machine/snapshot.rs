@@ -25,6 +25,7 @@ use super::mailbox::Mailbox;
 use crate::block::ide::IdeController;
 use crate::device::DeviceState;
 use crate::pci::devfn;
+use crate::virtio::{SaveReport, VirtioP9, VirtioPci};
 
 /// Version of slot [`slots::EXTRA`].
 const EXTRA_VERSION: i64 = 1;
@@ -56,12 +57,19 @@ pub struct MachineSnapshot<'a> {
     pages: Cow<'a, [u8]>,
     /// `pages` are the stored ones only, not all of memory.
     packed: bool,
+    files: SaveReport,
 }
 
 impl MachineSnapshot<'_> {
     /// Bytes of guest memory that will be written.
     pub fn stored_bytes(&self) -> u64 {
         self.memory.stored_bytes()
+    }
+
+    /// How saving the root file system went. With an error in it the snapshot is worth nothing and
+    /// cannot be written.
+    pub fn files(&self) -> &SaveReport {
+        &self.files
     }
 
     /// The state array.
@@ -73,8 +81,11 @@ impl MachineSnapshot<'_> {
     /// holes for zeros. Otherwise as small as it gets, for a stream that is compressed.
     ///
     /// # Errors
-    /// The host's.
+    /// The host's, or that of [`MachineSnapshot::files`].
     pub fn write(&mut self, out: &mut dyn Output, mappable: bool) -> io::Result<Written> {
+        if let Some(error) = &self.files.error {
+            return Err(io::Error::other(error.clone()));
+        }
         let memory = if mappable && !self.packed { self.memory.for_mapping() } else { self.memory.clone() };
         let pages = &self.pages;
         let mut packed_at = 0;
@@ -96,16 +107,16 @@ impl MachineSnapshot<'_> {
     /// filled, so that either layout can be written.
     #[must_use]
     pub fn detach(self) -> MachineSnapshot<'static> {
-        let Self { state, memory, pages, packed } = self;
+        let Self { state, memory, pages, packed, files } = self;
         if packed {
-            return MachineSnapshot { state, memory, pages: Cow::Owned(pages.into_owned()), packed };
+            return MachineSnapshot { state, memory, pages: Cow::Owned(pages.into_owned()), packed, files };
         }
         let memory = memory.for_mapping();
         let mut copy = Vec::with_capacity(memory.stored_bytes() as usize);
         for run in &memory.runs {
             copy.extend_from_slice(pages.get(run.start()..run.start() + run.len()).unwrap_or_default());
         }
-        MachineSnapshot { state, memory, pages: Cow::Owned(copy), packed: true }
+        MachineSnapshot { state, memory, pages: Cow::Owned(copy), packed: true, files }
     }
 }
 
@@ -240,9 +251,6 @@ impl<E: CpuEngine> Machine<E> {
     }
 
     /// The state of the machine, which must not be running. Nothing changes for the guest.
-    ///
-    /// # Errors
-    /// A device cannot be saved.
     pub fn snapshot(&mut self) -> MachineSnapshot<'_> {
         let mut state = State::new();
         for (slot, value) in &self.foreign {
@@ -277,7 +285,9 @@ impl<E: CpuEngine> Machine<E> {
         fill(&mut state);
         state.set(slots::EXTRA, values![Value::text(EXTRA_MAGIC), EXTRA_VERSION, extra]);
         let memory = PackedMemory::scan(self.mem.ram());
-        MachineSnapshot { state, memory, pages: Cow::Borrowed(all_memory(&self.mem)), packed: false }
+        let p9 = self.wiring.p9.and_then(|id| self.board.device_mut::<VirtioPci<VirtioP9>>(id));
+        let files = p9.map(|p9| p9.device().save_report().clone()).unwrap_or_default();
+        MachineSnapshot { state, memory, pages: Cow::Borrowed(all_memory(&self.mem)), packed: false, files }
     }
 }
 

@@ -441,8 +441,7 @@ impl Filesystem for MemFs {
         self.next = tree.last_qid.min(1 << 40);
         for (number, inode) in tree.inodes.into_iter().enumerate() {
             let Some(inode) = inode else { continue };
-            let mut node = Node::default();
-            node.attr = Attr {
+            let attr = Attr {
                 qid: Qid { kind: Qid::kind_of(inode.mode), version: inode.qid_version, path: inode.qid_path },
                 mode: inode.mode,
                 uid: inode.uid,
@@ -453,6 +452,7 @@ impl Filesystem for MemFs {
                 ctime: inode.ctime,
                 ..Attr::default()
             };
+            let mut node = Node { attr, ..Node::default() };
             match inode.body {
                 SavedBody::Directory(entries) => {
                     let listing = tree.listings.iter().find(|listing| listing.inode == number as u32);
