@@ -22,11 +22,8 @@ pub enum Stored {
         /// Its length.
         len: u64,
     },
-    /// Files one after the other.
-    Parts {
-        /// Each file with the offset of its end.
-        files: Vec<(File, u64)>,
-    },
+    /// Several of the others, one after the other, each with the offset of its end.
+    Parts(Vec<(Stored, u64)>),
     /// A file in memory.
     Bytes(Arc<Vec<u8>>),
 }
@@ -41,24 +38,21 @@ impl Stored {
         Ok(Self::File { file, len })
     }
 
-    /// Files that belong one after the other.
-    ///
-    /// # Errors
-    /// The host's.
-    pub fn parts(files: impl IntoIterator<Item = File>) -> io::Result<Self> {
+    /// What belongs one after the other.
+    pub fn joined(parts: impl IntoIterator<Item = Self>) -> Self {
         let mut end = 0u64;
-        let files = files.into_iter().map(|file| {
-            end = end.saturating_add(file.metadata()?.len());
-            Ok((file, end))
+        let parts = parts.into_iter().map(|part| {
+            end = end.saturating_add(part.len());
+            (part, end)
         });
-        Ok(Self::Parts { files: files.collect::<io::Result<_>>()? })
+        Self::Parts(parts.collect())
     }
 
     /// Length in bytes.
     pub fn len(&self) -> u64 {
         match self {
             Self::File { len, .. } => *len,
-            Self::Parts { files } => files.last().map_or(0, |(_, end)| *end),
+            Self::Parts(parts) => parts.last().map_or(0, |(_, end)| *end),
             Self::Bytes(bytes) => bytes.len() as u64,
         }
     }
@@ -81,14 +75,14 @@ impl Stored {
                 buf.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
                 Ok(())
             }
-            Self::Parts { files } => {
+            Self::Parts(parts) => {
                 let (mut at, mut left) = (offset, buf);
                 let mut start = 0;
-                for (file, end) in files {
+                for (stored, end) in parts {
                     let here = end.saturating_sub(at).min(left.len() as u64);
                     if here > 0 {
                         let (part, rest) = left.split_at_mut(here as usize);
-                        read_exact_at(file, part, at.saturating_sub(start))?;
+                        stored.read_at(at.saturating_sub(start), part)?;
                         left = rest;
                         at = at.saturating_add(here);
                     }
@@ -231,7 +225,9 @@ mod tests {
     fn stored_bytes_are_the_same_from_file_parts_and_memory() {
         let sources = [
             Stored::file(file(b"0123456789")).unwrap(),
-            Stored::parts([file(b"012"), file(b""), file(b"3456"), file(b"789")]).unwrap(),
+            Stored::joined(
+                ["012", "", "3456", "789"].map(|part| Stored::file(file(part.as_bytes())).unwrap()),
+            ),
             Stored::Bytes(Arc::new(b"0123456789".to_vec())),
         ];
         for stored in sources {
@@ -266,6 +262,8 @@ mod tests {
         assert!(Stored::file(file(b"plain")).unwrap().into_source().unwrap().file().is_some());
         let zstd = zstd::encode_all(&b"plain"[..], 3).unwrap();
         assert!(Stored::file(file(&zstd)).unwrap().into_source().unwrap().file().is_none());
-        assert!(Stored::parts([file(b"plain")]).unwrap().into_source().unwrap().file().is_none());
+        assert!(
+            Stored::joined([Stored::file(file(b"plain")).unwrap()]).into_source().unwrap().file().is_none()
+        );
     }
 }
