@@ -148,6 +148,20 @@ impl Target {
         }
     }
 
+    /// Finds out whether anything can be written there.
+    ///
+    /// # Errors
+    /// The host's reason why not.
+    pub fn check(&self) -> Result<()> {
+        let path = match &self.place {
+            // The folder may not be there yet.
+            Place::File { image, path, .. } if path.starts_with(image.join(FOLDER)) => image.join(IMAGE_JSON),
+            Place::File { path, .. } | Place::Member { archive: path, .. } => path.clone(),
+        };
+        let failed = |source| SnapshotFileError::Save { path: self.path(), source };
+        Replacement::create(&path).map(drop).map_err(failed)
+    }
+
     /// Saves a machine.
     ///
     /// # Errors
