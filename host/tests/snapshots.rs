@@ -179,6 +179,22 @@ fn damaged_snapshots_are_errors_that_name_file_and_place() {
 }
 
 #[test]
+fn snapshot_that_image_json_names_and_is_not_there_is_an_error() {
+    let image = ConsoleImage::new();
+    let json = fs::read_to_string(image.path().join("image.json")).unwrap();
+    for (url, reason) in
+        [("./s", "s: no such file"), ("https://h/s", "files on the network"), ("../s", "not a file of")]
+    {
+        let with = format!("{{\"initial_state\": {{\"url\": \"{url}\"}},");
+        fs::write(image.path().join("image.json"), json.replacen('{', &with, 1)).unwrap();
+        let run = boot(&image.path(), &[], b"");
+        assert_eq!(run.status.code(), Some(1));
+        assert!(text(&run.stderr).contains(reason), "{}", text(&run.stderr));
+        assert_ok(&boot(&image.path(), &["--cold"], b"x"));
+    }
+}
+
+#[test]
 fn memory_of_the_snapshot_counts_and_a_wish_is_a_warning() {
     let image = ConsoleImage::new();
     assert_ok(&boot(&image.path(), &["--save"], b"one"));
@@ -334,6 +350,12 @@ fn killed_while_saving_leaves_the_old_or_the_new_snapshot() {
     }
 }
 
+#[cfg(unix)]
+fn now() -> std::time::Instant {
+    #[allow(clippy::disallowed_methods)] // about the test's own time, not the guest's
+    std::time::Instant::now()
+}
+
 /// Saves, and kills the process so long after it has begun to. False if it was done by then.
 #[cfg(unix)]
 fn kill_while_saving(image: &Path, wait: std::time::Duration, longest: &mut std::time::Duration) -> bool {
@@ -349,7 +371,7 @@ fn kill_while_saving(image: &Path, wait: std::time::Duration, longest: &mut std:
         assert!(n > 0, "{}", text(&seen));
         seen.extend_from_slice(&buffer[..n]);
     }
-    let begin = std::time::Instant::now();
+    let begin = now();
     // Waits for the end, but not longer than that.
     while begin.elapsed() < wait {
         if let Some(status) = child.try_wait().unwrap() {
