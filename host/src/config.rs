@@ -53,8 +53,6 @@ pub enum CtrlD {
 /// What the user asked for.
 #[derive(Clone, Debug, Default)]
 pub struct BootOptions {
-    /// Ignore the image's snapshot.
-    pub cold: bool,
     /// Guest RAM in bytes.
     pub memory: Option<u64>,
     /// Replaces the image's kernel command line.
@@ -75,7 +73,7 @@ pub struct BootOptions {
     pub ctrl_d: Option<CtrlD>,
     /// See [`DEFAULT_LINGER`].
     pub linger: Option<Duration>,
-    /// Save the machine's state at the end.
+    /// The machine's state is saved at the end.
     pub save: bool,
 }
 
@@ -97,6 +95,10 @@ pub struct SessionConfig {
 pub struct BootConfig {
     /// Guest RAM in bytes.
     pub memory_size: u64,
+    /// The same, if flags or image say so; a snapshot has a size of its own.
+    pub asked_memory: Option<u64>,
+    /// A network card from a snapshot keeps its address.
+    pub preserve_mac: bool,
     /// Video memory in bytes.
     pub vga_memory_size: u32,
     /// ACPI tables and power management.
@@ -148,26 +150,21 @@ impl ConfigError {
 }
 
 impl BootConfig {
-    /// Resolves flags and image. The second value holds warnings: what the image asks for and
+    /// Resolves flags and image; `warm` if a snapshot is restored. The second value holds warnings: what the image asks for and
     /// this version leaves out, although the guest can do without.
     ///
     /// # Errors
     /// See [`ConfigError`].
-    pub fn resolve(options: &BootOptions, image: &Image) -> Result<(Self, Vec<String>), ConfigError> {
+    pub fn resolve(
+        options: &BootOptions,
+        image: &Image,
+        warm: bool,
+    ) -> Result<(Self, Vec<String>), ConfigError> {
         let json = image.json();
         let path = || image.path().to_owned();
         let not_yet = |what: String, hint| ConfigError::NotYet { image: path(), what, hint };
         let mut warnings = Vec::new();
 
-        if !options.cold {
-            let state = image.state_file().map(str::to_owned);
-            let state = state.or_else(|| json.initial_state.as_ref().map(|state| state.url.clone()));
-            let state = state.or_else(|| json.initial_state_parts.map(|_| "state/".to_owned()));
-            if let Some(state) = state {
-                let hint = "--cold starts the image without its snapshot";
-                return Err(not_yet(format!("its snapshot ({state}): restoring is"), Some(hint)));
-            }
-        }
         if !json.drives.is_empty() {
             let names: Vec<_> = json.drives.iter().map(|(key, _)| *key).collect();
             return Err(not_yet(format!("drives ({}) are", names.join(", ")), None));
@@ -176,7 +173,7 @@ impl BootConfig {
             || json.kernel_from_filesystem
             || json.bzimage.is_some()
             || json.multiboot.is_some();
-        if json.bios.is_some() && !has_kernel {
+        if json.bios.is_some() && !has_kernel && !warm {
             let hint = "give a Linux kernel with --kernel FILE [--initrd FILE]";
             return Err(not_yet("booting from firmware (bios) is".to_owned(), Some(hint)));
         }
@@ -203,9 +200,26 @@ impl BootConfig {
             return Err(ConfigError::CmdlineTooLong { image: path() });
         }
 
+        let flags = [
+            ("--kernel", options.kernel.kernel.is_some()),
+            ("--initrd", options.kernel.initrd.is_some()),
+            ("--cmdline", options.cmdline.is_some()),
+            ("--append", options.append.is_some()),
+        ];
+        let unused: Vec<_> =
+            flags.iter().filter(|(_, given)| warm && *given).map(|(flag, _)| *flag).collect();
+        if !unused.is_empty() {
+            let unused = unused.join(", ");
+            warnings.push(format!(
+                "started from a snapshot: {unused} count when the guest reboots (or with --cold)"
+            ));
+        }
+
         let vga_memory = json.vga_memory_size.unwrap_or(DEFAULT_VGA_MEMORY);
         let vga_memory = u32::try_from(vga_memory).unwrap_or(u32::MAX);
         let config = Self {
+            asked_memory: options.memory.or(json.memory_size).map(ram_size),
+            preserve_mac: json.preserve_mac,
             memory_size: ram_size(options.memory.or(json.memory_size).unwrap_or(DEFAULT_MEMORY)),
             vga_memory_size: vga_size(vga_memory),
             acpi: json.acpi,
@@ -298,7 +312,7 @@ mod tests {
 
     fn resolve(json: &str, options: &BootOptions) -> Result<(BootConfig, Vec<String>), ConfigError> {
         let (_dir, image) = image(json);
-        BootConfig::resolve(options, &image)
+        BootConfig::resolve(options, &image, false)
     }
 
     #[test]
@@ -348,8 +362,6 @@ mod tests {
         for (json, word) in [
             (r#"{"hda": {"url": "./d"}, "cdrom": {"url": "./c"}}"#, "drives (hda, cdrom) are"),
             (r#"{"bios": {"url": "./b"}}"#, "firmware"),
-            (r#"{"initial_state": {"url": "./s"}}"#, "snapshot (./s)"),
-            (r#"{"initial_state_parts": 3}"#, "snapshot"),
         ] {
             let error = resolve(json, &BootOptions::default()).unwrap_err().to_string();
             assert!(error.contains(word) && error.contains("not available yet"), "{error}");
@@ -357,14 +369,20 @@ mod tests {
     }
 
     #[test]
-    fn snapshot_is_left_alone_by_a_cold_start() {
-        let (dir, image) = image(r#"{"initial_state": {"url": "./s"}}"#);
-        fs::write(dir.path().join("initial.state.zst"), b"x").unwrap();
-        let error = BootConfig::resolve(&BootOptions::default(), &image).unwrap_err();
-        assert!(error.to_string().contains("initial.state.zst"));
-        assert!(error.hint().unwrap().contains("--cold"));
-        let cold = BootOptions { cold: true, ..Default::default() };
-        assert!(BootConfig::resolve(&cold, &image).is_ok());
+    fn start_from_a_snapshot_needs_no_kernel_and_warns_about_one() {
+        let (_dir, image) = image(r#"{"bios": {"url": "./b"}}"#);
+        assert!(BootConfig::resolve(&BootOptions::default(), &image, false).is_err());
+        let (config, warnings) = BootConfig::resolve(&BootOptions::default(), &image, true).unwrap();
+        assert_eq!((config.asked_memory, warnings), (None, vec![]));
+        let options = BootOptions {
+            memory: Some(64 << 20),
+            append: Some("quiet".to_owned()),
+            cmdline: Some("x".to_owned()),
+            ..Default::default()
+        };
+        let (config, warnings) = BootConfig::resolve(&options, &image, true).unwrap();
+        assert_eq!(config.asked_memory, Some(64 << 20));
+        assert!(warnings.len() == 1 && warnings[0].contains("--cmdline, --append"), "{warnings:?}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::image::ImageError;
 use crate::image::kernel_source::KernelError;
 use crate::image::tree::TreeError;
 use crate::limits::MAX_MESSAGE;
+use crate::snapshot::SnapshotFileError;
 use crate::vm::VmError;
 
 /// Exit status for errors of env86 itself.
@@ -25,6 +26,9 @@ pub enum Error {
     /// Kernel and initrd.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// A snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotFileError),
     /// Flags and `image.json` do not make a machine.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -51,6 +55,7 @@ impl Error {
             Self::Image(error) => error.hint(),
             Self::Tree(error) => error.hint(),
             Self::Kernel(error) => error.hint(),
+            Self::Snapshot(error) => error.hint(),
             Self::Config(error) => error.hint(),
             Self::NotYet { hint, .. } => hint.map(str::to_owned),
             Self::Vm(error) => error.hint(),

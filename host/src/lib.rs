@@ -25,4 +25,5 @@ pub mod limits;
 pub mod paths;
 pub mod progress;
 pub mod signals;
+pub mod snapshot;
 pub mod vm;

@@ -68,6 +68,12 @@ pub const OUTPUT_QUEUE: usize = 256 << 10;
 /// Longest error message printed, in characters: reasons may quote a hostile file.
 pub const MAX_MESSAGE: usize = 1000;
 
+/// Files a split snapshot may consist of. They have 10 MiB each.
+pub const MAX_SNAPSHOT_PARTS: u64 = 1024;
+
+/// Longest name of a snapshot, in bytes.
+pub const MAX_SNAPSHOT_NAME: usize = 100;
+
 /// What an archive image may cost before it is refused.
 #[derive(Clone, Copy, Debug)]
 pub struct ArchiveLimits {

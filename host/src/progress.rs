@@ -26,7 +26,7 @@ impl Progress {
         Self { visible: false }
     }
 
-    /// Starts a task that reads `total` bytes.
+    /// Starts a task that reads or writes about `total` bytes.
     pub fn bytes(&self, what: &'static str, total: u64) -> Task {
         let bar = self.visible.then(|| {
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
@@ -49,7 +49,12 @@ pub struct Task {
 impl Task {
     /// Counts what is read through the returned reader.
     pub fn reader<R: Read>(&self, inner: R) -> Counted<R> {
-        Counted { inner, bar: self.bar.clone(), start: self.start, shown: false }
+        Counted { inner, counter: self.counter() }
+    }
+
+    /// Counts what is done in any other way.
+    pub fn counter(&self) -> Counter {
+        Counter { bar: self.bar.clone(), start: self.start, shown: false }
     }
 
     /// Ends the task.
@@ -64,24 +69,36 @@ impl Drop for Task {
     }
 }
 
-/// A reader that moves a task's bar.
-pub struct Counted<R> {
-    inner: R,
+/// Moves a task's bar.
+pub struct Counter {
     bar: Option<ProgressBar>,
     start: Instant,
     shown: bool,
 }
 
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
+impl Counter {
+    /// So many bytes more are done.
+    pub fn add(&mut self, bytes: u64) {
         if let Some(bar) = &self.bar {
             if !self.shown && clock::now().saturating_duration_since(self.start) > PATIENCE {
                 bar.set_draw_target(ProgressDrawTarget::stderr());
                 self.shown = true;
             }
-            bar.inc(n as u64);
+            bar.inc(bytes);
         }
+    }
+}
+
+/// A reader that moves a task's bar.
+pub struct Counted<R> {
+    inner: R,
+    counter: Counter,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.counter.add(n as u64);
         Ok(n)
     }
 }

@@ -5,6 +5,7 @@
 //! thread and talks to the guest from other threads through its [`Guest`]. Tests of the console
 //! put a scripted guest in its place.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +13,20 @@ use emu_core::engine::CpuEngine;
 use emu_core::interp::Interpreter;
 use emu_core::time::ClockSource;
 use emu_devices::machine::{
-    Boot, BuildError, HostMessage, LinuxBoot, LoadError, Machine, MachineConfig, Mailbox, SERIAL_PORTS,
+    BuildError, HostMessage, LoadError, Machine, MachineConfig, Mailbox, RestoreFailure, SERIAL_PORTS,
 };
 use emu_devices::serial::NullSink;
 use emu_devices::virtio::p9::P9Handler;
 
-pub use emu_devices::machine::StopReason;
+pub use emu_devices::machine::{Boot, LinuxBoot, StopReason};
 pub use emu_devices::serial::SerialSink;
 
 use crate::clock::{self, Random, SystemClock};
 use crate::config::{ClockMode, Engine};
+use crate::error::one_line;
+use crate::snapshot::SnapshotFileError;
+use crate::snapshot::locate::Opened;
+use crate::snapshot::save::Capture;
 
 /// Guest time per instruction with a deterministic clock: a processor of 250 million instructions
 /// per second.
@@ -36,10 +41,30 @@ const DETERMINISTIC_SEED: u64 = 86;
 /// First half of the network card's address, as v86 has it.
 const MAC_PREFIX: [u8; 3] = [0x00, 0x22, 0x15];
 
+/// What a machine starts with.
+pub enum Start {
+    /// A kernel.
+    Kernel {
+        /// It, and what goes with it.
+        boot: LinuxBoot,
+        /// Where it comes from, for messages.
+        origin: String,
+    },
+    /// A snapshot.
+    Snapshot {
+        /// It. Decides the size of guest RAM.
+        opened: Box<Opened>,
+        /// Gives what the guest reboots into, or says why there is nothing.
+        reboot: Box<dyn FnMut() -> Result<Boot, String> + Send>,
+    },
+}
+
 /// What [`build`] makes a machine of.
 pub struct VmSpec {
     /// Guest RAM in bytes.
     pub memory_size: u64,
+    /// A network card from a snapshot keeps its address.
+    pub preserve_mac: bool,
     /// Video memory in bytes.
     pub vga_memory_size: u32,
     /// ACPI tables and power management.
@@ -48,14 +73,8 @@ pub struct VmSpec {
     pub uarts: [bool; SERIAL_PORTS],
     /// Highest standard CPUID leaf.
     pub cpuid_level: u32,
-    /// bzImage, ELF or multiboot file.
-    pub kernel: Vec<u8>,
-    /// Where the kernel comes from, for messages.
-    pub kernel_origin: String,
-    /// Initial RAM disk.
-    pub initrd: Option<Vec<u8>>,
-    /// Kernel command line.
-    pub cmdline: String,
+    /// What it starts with.
+    pub start: Start,
     /// Server of the virtio-9p device.
     pub filesystem: Option<Box<dyn P9Handler>>,
     /// Where guest time comes from.
@@ -85,6 +104,8 @@ pub trait Guest: Send + Sync {
     fn wait_space(&self, bytes: usize);
     /// Asks the machine to stop. May be called again.
     fn stop(&self);
+    /// Asks the machine to stop for a moment; [`Runner::run`] may be called again then.
+    fn pause(&self);
     /// What the guest is doing.
     fn status(&self) -> GuestStatus;
 }
@@ -99,6 +120,12 @@ pub trait Runner: Send {
     fn state_hash(&mut self) -> u64;
     /// Registers and whatever else explains a crash.
     fn report(&self) -> String;
+    /// Why the guest could not reboot, after [`StopReason::RebootFailed`].
+    fn reboot_error(&self) -> Option<String>;
+    /// The machine's state, to be saved while it stands still.
+    fn capture(&mut self) -> Box<dyn Capture + '_>;
+    /// A copy of the machine's state, to be saved while it runs on.
+    fn capture_copy(&mut self) -> Box<dyn Capture + Send>;
 }
 
 /// A machine and the way to talk to it.
@@ -126,6 +153,9 @@ pub enum VmError {
         /// What is wrong with it.
         source: LoadError,
     },
+    /// The snapshot cannot be restored.
+    #[error(transparent)]
+    Snapshot(SnapshotFileError),
     /// Anything else.
     #[error("Cannot build the machine")]
     Build(#[source] BuildError),
@@ -142,6 +172,7 @@ impl VmError {
             Self::Build(BuildError::Memory(..)) => {
                 Some("give the guest less memory with --memory SIZE".to_owned())
             }
+            Self::Snapshot(error) => error.hint(),
             _ => None,
         }
     }
@@ -182,26 +213,46 @@ fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<
     };
     let [com1, com2, com3, com4] = spec.uarts;
     let silent = |exists: bool| exists.then(|| Box::new(NullSink) as Box<dyn SerialSink>);
+    let (boot, restored) = match spec.start {
+        Start::Kernel { boot, origin } => (Boot::Linux(boot), Err(origin)),
+        Start::Snapshot { opened, reboot } => (Boot::Deferred(reboot), Ok(*opened)),
+    };
     let config = MachineConfig {
         memory_size: spec.memory_size,
         vga_memory_size: spec.vga_memory_size,
         acpi: spec.acpi,
         serial: [com1.then_some(spec.console), silent(com2), silent(com3), silent(com4)],
         cpuid_level: spec.cpuid_level,
-        boot: Boot::Linux(LinuxBoot { kernel: spec.kernel, initrd: spec.initrd, cmdline: spec.cmdline }),
+        boot,
         filesystem: spec.filesystem,
         clock,
         mac: mac(&mut random),
-        preserve_mac: false,
+        preserve_mac: spec.preserve_mac,
         virtio_rng: false,
         random: Box::new(move || random.next_u32()),
     };
     let mailbox = Mailbox::new();
-    let machine = Machine::new(config, engine, mailbox.clone()).map_err(|error| match error {
-        BuildError::Load(source) => VmError::Kernel { origin: spec.kernel_origin, source },
-        error => VmError::Build(error),
-    })?;
+    let machine = match restored {
+        Ok(opened) => {
+            let Opened { path, compressed, reader, .. } = opened;
+            Machine::restore(config, engine, mailbox.clone(), reader)
+                .map_err(|error| restore_failed(error, path, compressed))?
+        }
+        Err(origin) => Machine::new(config, engine, mailbox.clone()).map_err(|error| match error {
+            BuildError::Load(source) => VmError::Kernel { origin, source },
+            error => VmError::Build(error),
+        })?,
+    };
     Ok(Vm { runner: Box::new(machine), guest: Arc::new(Remote(mailbox)) })
+}
+
+fn restore_failed(error: RestoreFailure, path: PathBuf, compressed: bool) -> VmError {
+    match error {
+        RestoreFailure::Build(error) => VmError::Build(error),
+        RestoreFailure::Snapshot(source) => {
+            VmError::Snapshot(SnapshotFileError::Read { path, compressed, source })
+        }
+    }
 }
 
 /// A new address for a network card.
@@ -227,6 +278,18 @@ impl<E: CpuEngine + Send> Runner for Machine<E> {
     fn report(&self) -> String {
         Machine::report(self)
     }
+
+    fn reboot_error(&self) -> Option<String> {
+        Machine::reboot_error(self).map(|error| one_line(error))
+    }
+
+    fn capture(&mut self) -> Box<dyn Capture + '_> {
+        Box::new(Machine::snapshot(self))
+    }
+
+    fn capture_copy(&mut self) -> Box<dyn Capture + Send> {
+        Box::new(Machine::snapshot(self).detach())
+    }
 }
 
 struct Remote(Arc<Mailbox>);
@@ -243,6 +306,10 @@ impl Guest for Remote {
     fn stop(&self) {
         // Refused only by a machine that has stopped.
         let _ = self.0.send(HostMessage::Stop);
+    }
+
+    fn pause(&self) {
+        let _ = self.0.send(HostMessage::Pause);
     }
 
     fn status(&self) -> GuestStatus {

@@ -47,7 +47,9 @@ fn help_lists_every_command() {
     for flag in ["--help", "-h", "-help", "help"] {
         let help = run(&[flag]);
         assert_eq!((help.status, help.err.as_str()), (0, ""), "{flag}");
-        for verb in ["boot", "run", "pull", "create", "prepare", "serve", "network", "completions"] {
+        for verb in
+            ["boot", "run", "pull", "create", "prepare", "serve", "network", "completions", "snapshot"]
+        {
             assert!(help.out.lines().any(|line| line.trim_start().starts_with(verb)), "{flag}: {verb}");
         }
     }
@@ -124,7 +126,6 @@ fn old_flags_are_understood_in_every_spelling() {
 
 #[test]
 fn features_that_come_later_say_so() {
-    assert_error(&run(&["boot", "-save", "img"]), "--save): not available yet");
     assert_error(&run(&["boot", "--bios", "bios.bin", "img"]), "--bios): not available yet");
     assert_error(&run(&["boot", "--vga-bios=vga.bin", "img"]), "--vga-bios): not available yet");
     let warned: [(&[&str], &str); 5] = [

@@ -218,8 +218,6 @@ fn what_a_later_version_brings_says_so() {
     let cases = [
         (r#"{"hda": {"url": "./disk"}}"#, "drives (hda) are not available yet"),
         (r#"{"bios": {"url": "./bios"}}"#, "firmware"),
-        (r#"{"initial_state": {"url": "./s"}}"#, "restoring is not available yet"),
-        (r#"{"initial_state_parts": 2}"#, "restoring is not available yet"),
     ];
     for (json, reason) in cases {
         let place = Place::image(json);

@@ -7,28 +7,29 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum, ValueHint};
-use emu_devices::p9::{Server, fs::Time};
-use emu_devices::virtio::p9::P9Handler;
 use serde_json::json;
 
-use super::print;
 use super::report::Reporter;
+use super::{print, start};
 use crate::clock;
-use crate::config::{self, BootConfig, BootOptions, ClockMode, CtrlD, Engine};
-use crate::console::session::{Ended, Event, Input, Session};
+use crate::config::{self, BootOptions, ClockMode, CtrlD, Engine};
+use crate::console::session::{Ended, Event, Input, Saver, Session};
 use crate::console::{session::End, terminal};
-use crate::error::Error;
-use crate::fs::overlay::OverlayOptions;
-use crate::image::kernel_source::{self, GuestTree, KernelFlags};
-use crate::image::{Image, store, tree};
+use crate::error::{Error, FAILURE, one_line};
+use crate::image::Image;
+use crate::image::kernel_source::KernelFlags;
 use crate::limits;
 use crate::paths;
 use crate::progress::Progress;
 use crate::signals;
-use crate::vm::{self, StopReason, VmSpec};
+use crate::snapshot::SnapshotFileError;
+use crate::snapshot::locate;
+use crate::snapshot::save::{self, Saved, Target};
+use crate::vm::{Runner, StopReason};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum EngineArg {
@@ -64,6 +65,10 @@ moment (--linger). A script that should run longer ends with 'poweroff' and does
 
     printf 'uname -a\\n' | env86 boot IMAGE
 
+An image with a snapshot starts where that was taken; IMAGE:NAME starts the one made by
+'env86 snapshot create IMAGE:NAME'. --save saves at the end, if the guest still runs then: after
+Ctrl-a x, Ctrl-d, --exit-on and the end of input, but not after --timeout, a signal or power-off.
+
 Exit status: 0 if the guest switched itself off or was ended, the status a test guest gives, 124
 after --timeout, 125 if the guest crashed, 128+n after signal n, 1 for other errors.";
 
@@ -71,7 +76,7 @@ after --timeout, 125 if the guest crashed, 128+n after signal n, 1 for other err
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP, args_override_self = true)]
 pub struct BootArgs {
-    /// Image: a directory, a .tgz archive, or a name in the store
+    /// Image: a directory, a .tgz archive, or a name in the store; IMAGE:NAME for a named snapshot
     #[arg(required = true, value_hint = ValueHint::AnyPath)]
     image: OsString,
 
@@ -143,7 +148,7 @@ pub struct BootArgs {
     #[arg(long)]
     no_mouse: bool,
 
-    /// Save the machine's state into the image at the end (not available yet)
+    /// Save the machine's state into the image at the end
     #[arg(long)]
     save: bool,
 
@@ -192,7 +197,6 @@ impl BootArgs {
 
     fn options(&self) -> BootOptions {
         BootOptions {
-            cold: self.cold,
             memory: self.memory,
             cmdline: self.cmdline.clone(),
             append: self.append.clone(),
@@ -221,7 +225,6 @@ impl BootArgs {
         let firmware_hint =
             Some("a Linux kernel boots without firmware: --kernel FILE, or an image that has one");
         let essential = [
-            (self.save, "save the machine's state (--save)", None),
             (self.bios.is_some(), "boot from firmware (--bios)", firmware_hint),
             (self.vga_bios.is_some(), "boot from firmware (--vga-bios)", firmware_hint),
         ];
@@ -265,42 +268,33 @@ impl BootArgs {
 pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     args.check_features(reporter)?;
     let progress = if args.json || args.quiet { Progress::hidden() } else { Progress::on_terminal() };
-    let home = paths::home();
-    let path = store::resolve(&args.image, home.as_deref()).map_err(Error::from)?;
+    let (path, name) = locate::resolve(&args.image, paths::home().as_deref()).map_err(Error::from)?;
+    save::sweep(&path);
     let image = Image::open(&path, &progress).map_err(Error::from)?;
-    let options = args.options();
-    let (config, warnings) = BootConfig::resolve(&options, &image).map_err(Error::from)?;
-    for warning in warnings {
-        reporter.warning(&warning);
-    }
-    let clock = vm::wall_clock(config.clock);
-    let file_options = OverlayOptions::new(
-        Box::new(move || {
-            let now = clock();
-            Time { sec: now.as_secs() as i64, nsec: now.subsec_nanos() }
-        }),
-        Box::new(move |message| reporter.warning(message)),
-    );
-    let mut files = tree::open(&image, file_options).map_err(Error::from)?;
-    let guest_tree = files.as_mut().map(|files| files as &mut dyn GuestTree);
-    let kernel = kernel_source::load(&options.kernel, &image, guest_tree).map_err(Error::from)?;
-    let session = Session::new(config.session.clone(), Box::new(io::stdout())).map_err(Error::from)?;
-    let spec = VmSpec {
-        memory_size: config.memory_size_with(kernel.initrd.is_some()),
-        vga_memory_size: config.vga_memory_size,
-        acpi: config.acpi,
-        uarts: config.uarts,
-        cpuid_level: config.cpuid_level,
-        kernel: kernel.kernel,
-        kernel_origin: kernel.origin,
-        initrd: kernel.initrd,
-        cmdline: config.cmdline.clone(),
-        filesystem: files.map(|files| Box::new(Server::new(Box::new(files))) as Box<dyn P9Handler>),
-        clock: config.clock,
-        engine: config.engine,
-        console: session.sink(),
+    let found = match args.cold {
+        true => None,
+        false => locate::find(&image, name.as_ref()).map_err(Error::from)?,
     };
-    let vm = vm::build(spec).map_err(Error::from)?;
+    let opened = found.map(|found| found.open(&image)).transpose().map_err(Error::from)?;
+    let options = args.options();
+    let config = start::resolve(&options, &image, opened.as_ref(), reporter)?;
+    let target = match &name {
+        Some(name) => Target::named(&image, name, None),
+        None => Target::current(&image, None),
+    };
+    // Better to be told now than after an hour's work.
+    let checked = target.and_then(|target| target.check().map(|()| target));
+    let target = if args.save { Some(checked.map_err(Error::from)?) } else { checked.ok() };
+
+    let mut session = Session::new(config.session.clone(), Box::new(io::stdout())).map_err(Error::from)?;
+    if opened.is_some() {
+        // The prompt was printed long ago; this makes the guest print another one.
+        session = session.greet(b"\n");
+    }
+    if let Some(target) = target.clone() {
+        session = session.save_with(background_saver(target));
+    }
+    let vm = start::build(&image, opened, &config, &options.kernel, session.sink(), reporter)?;
 
     let sender = session.sender();
     let signals = signals::listen(move |signal| {
@@ -316,12 +310,61 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     let ended = session.run(vm, input, &|text| reporter.text(text)).map_err(Error::from)?;
     drop(raw);
     let elapsed = clock::now().saturating_duration_since(start);
-    Ok(tell_end(ended, &path, elapsed, args.state_hash, reporter))
+    let target = target.filter(|_| args.save);
+    Ok(tell_end(ended, &path, elapsed, args.state_hash, target.as_ref(), &progress, reporter))
 }
 
-/// Says how the session ended. Returns the exit status.
-fn tell_end(ended: Ended, image: &Path, elapsed: Duration, state_hash: bool, reporter: Reporter) -> u8 {
-    let Ended { end, mut runner, mid_line } = ended;
+/// Saves what [`Command::Save`](crate::console::keys::Command::Save) asks for.
+fn background_saver(target: Target) -> Saver {
+    Arc::new(move |capture| {
+        let start = clock::now();
+        // No progress bar: the terminal is the guest's.
+        let saved = target.save(capture, &Progress::hidden()).map_err(|error| one_line(&error))?;
+        Ok(describe_saved(&saved, clock::now().saturating_duration_since(start)))
+    })
+}
+
+fn describe_saved(saved: &Saved, time: Duration) -> String {
+    format!("saved {} MiB in {:.1} s: {}", saved.bytes >> 20, time.as_secs_f64(), saved.path.display())
+}
+
+/// Saves the machine at the end of a session, if that is an orderly one. Otherwise says why not.
+fn save_at_end(
+    end: &End,
+    alive: bool,
+    runner: Option<&mut Box<dyn Runner>>,
+    target: &Target,
+    progress: &Progress,
+    reporter: Reporter,
+) -> Result<Option<Saved>, SnapshotFileError> {
+    let orderly = matches!(end, End::ExitPattern | End::CtrlD | End::Quit | End::InputEnd);
+    match runner {
+        Some(runner) if orderly && alive => target.save(&mut *runner.capture(), progress).map(Some),
+        _ => {
+            let reason = match end {
+                End::Timeout(_) => "the time was up",
+                End::Signal(_) => "a signal ended the run",
+                _ if orderly => "the guest does not run any more",
+                End::Guest(_) => "the guest ended the run",
+                _ => "the run did not end as it should",
+            };
+            reporter.warning(&format!("the snapshot is not saved: {reason}"));
+            Ok(None)
+        }
+    }
+}
+
+/// Says how the session ended, and saves it into `target`. Returns the exit status.
+fn tell_end(
+    ended: Ended,
+    image: &Path,
+    elapsed: Duration,
+    state_hash: bool,
+    target: Option<&Target>,
+    progress: &Progress,
+    reporter: Reporter,
+) -> u8 {
+    let Ended { end, mut runner, alive, mid_line } = ended;
     let notes = !reporter.quiet && !reporter.json;
     let reason = match &end {
         End::ExitPattern => Some("Exit pattern"),
@@ -331,7 +374,8 @@ fn tell_end(ended: Ended, image: &Path, elapsed: Duration, state_hash: bool, rep
     };
     if let Some(reason) = reason.filter(|_| notes) {
         // As the old tool printed it; scripts look for it.
-        print(&format!("\r\n{reason} detected. Exiting...\n"));
+        let what = if target.is_some() && alive { "Saving" } else { "Exiting" };
+        print(&format!("\r\n{reason} detected. {what}...\n"));
     } else if mid_line && io::stdout().is_terminal() {
         print("\n");
     }
@@ -355,8 +399,23 @@ fn tell_end(ended: Ended, image: &Path, elapsed: Duration, state_hash: bool, rep
         End::OutputFailed(error) => reporter.failure(&format!("Cannot write standard output: {error}"), None),
         End::Panicked => reporter.failure("Internal error: the machine's thread panicked", None),
         End::Stuck => reporter.failure("Internal error: the machine did not stop", None),
+        End::Guest(StopReason::RebootFailed) => {
+            let reason = runner.as_ref().and_then(|runner| runner.reboot_error()).unwrap_or_default();
+            reporter.failure(&format!("The guest rebooted: {}: {reason}", image.display()), None);
+        }
         End::Guest(_) | End::ExitPattern | End::CtrlD | End::Quit | End::InputEnd => {}
     }
+    let saved = target.map(|target| save_at_end(&end, alive, runner.as_mut(), target, progress, reporter));
+    let failed = matches!(saved, Some(Err(_)));
+    let saved = match saved {
+        Some(Ok(saved)) => saved,
+        Some(Err(error)) => {
+            reporter.error(&Error::from(error).into());
+            None
+        }
+        None => None,
+    };
+    let exit_code = if failed { FAILURE } else { end.exit_code() };
     let retired = runner.as_ref().map(|runner| runner.retired());
     let hash = runner.as_mut().filter(|_| state_hash).map(|runner| format!("{:016x}", runner.state_hash()));
     if reporter.json {
@@ -364,10 +423,11 @@ fn tell_end(ended: Ended, image: &Path, elapsed: Duration, state_hash: bool, rep
             "level": "info",
             "event": "end",
             "reason": end.name(),
-            "exit_code": end.exit_code(),
+            "exit_code": exit_code,
             "seconds": elapsed.as_secs_f64(),
             "instructions": retired,
             "state_hash": hash,
+            "saved": saved.map(|saved| json!({ "file": saved.path.display().to_string(), "bytes": saved.bytes })),
             "report": runner
                 .as_ref()
                 .filter(|_| matches!(end, End::Guest(StopReason::TripleFault)))
@@ -376,5 +436,5 @@ fn tell_end(ended: Ended, image: &Path, elapsed: Duration, state_hash: bool, rep
     } else if let (Some(hash), Some(retired)) = (hash, retired) {
         reporter.text(&format!("instructions {retired}\nstate-hash {hash}"));
     }
-    end.exit_code()
+    exit_code
 }

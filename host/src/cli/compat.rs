@@ -46,10 +46,20 @@ pub fn normalise(arguments: Vec<OsString>, root: &Command) -> Result<Vec<OsStrin
     let mut input = arguments.into_iter();
     let mut output: Vec<OsString> = input.by_ref().take(2).collect();
     let command = output.get(1).and_then(|name| root.find_subcommand(name));
-    let Some(command) = command else {
+    let Some(mut command) = command else {
         output.extend(input);
         return Ok(output);
     };
+    if command.has_subcommands() {
+        let name = input.next();
+        let inner = name.as_ref().and_then(|name| command.find_subcommand(name));
+        output.extend(name);
+        let Some(inner) = inner else {
+            output.extend(input);
+            return Ok(output);
+        };
+        command = inner;
+    }
     let flags = Flags::of(command);
     // What follows the first positional argument belongs to somebody else in `run`.
     let passes_rest = command.get_positionals().any(|arg| arg.is_trailing_var_arg_set());

@@ -6,6 +6,8 @@
 mod boot;
 mod compat;
 mod report;
+mod snapshot;
+mod start;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -35,6 +37,8 @@ struct Cli {
 enum Verb {
     /// Boot an image, with its serial console on the terminal
     Boot(Box<boot::BootArgs>),
+    /// Make, list, compare and restore snapshots of an image
+    Snapshot(snapshot::SnapshotArgs),
     /// Run a program in an image (not available yet)
     Run(Later),
     /// Pull an image from a repository (not available yet)
@@ -120,6 +124,10 @@ fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, (anyhow:
         Verb::Boot(args) => {
             let reporter = args.reporter();
             boot::run(*args, reporter).map_err(|error| (error, reporter))
+        }
+        Verb::Snapshot(args) => {
+            let reporter = args.reporter();
+            snapshot::run(args).map_err(|error| (error, reporter))
         }
         Verb::Completions { shell } => {
             let mut text = Vec::new();

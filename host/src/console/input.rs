@@ -33,6 +33,7 @@ impl InputThread {
         let body = move || match input {
             Input::Terminal(reader) => self.terminal(reader),
             Input::Pipe(reader) => self.pipe(reader),
+            Input::Nothing => {}
         };
         let thread = thread::Builder::new().name("console-input".to_owned()).spawn(body);
         thread.map(drop).map_err(ConsoleError::Thread)

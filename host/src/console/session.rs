@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::ConsoleError;
@@ -15,6 +15,7 @@ use super::output::{Output, OutputEvent};
 use super::pacer::{Drain, Moment, POLL};
 use crate::clock;
 use crate::config::SessionConfig;
+use crate::snapshot::save::Capture;
 use crate::vm::{Guest, Runner, SerialSink, StopReason, Vm};
 
 /// Time between the `--exit-on` text and the end: what follows at once is still shown.
@@ -56,7 +57,12 @@ pub enum Event {
     Output(OutputEvent),
     /// A signal asks the process to end.
     Signal(i32),
+    /// The thread that saves is done.
+    SaveDone,
 }
+
+/// Saves a machine's state while it runs on. Says what was done, or what went wrong.
+pub type Saver = Arc<dyn Fn(&mut dyn Capture) -> Result<String, String> + Send + Sync>;
 
 /// Where the guest's input comes from.
 pub enum Input {
@@ -64,6 +70,8 @@ pub enum Input {
     Terminal(Box<dyn Read + Send>),
     /// Anything else: bytes as they are, at the guest's pace.
     Pipe(Box<dyn Read + Send>),
+    /// There is none, nor an end of it.
+    Nothing,
 }
 
 /// Why a session ended.
@@ -99,6 +107,7 @@ impl End {
         match self {
             Self::Guest(StopReason::TripleFault) => CRASH_STATUS,
             Self::Guest(StopReason::GuestExit(status)) => *status,
+            Self::Guest(StopReason::RebootFailed) => 1,
             Self::Guest(_) | Self::ExitPattern | Self::CtrlD | Self::Quit | Self::InputEnd => 0,
             Self::Timeout(_) => TIMEOUT_STATUS,
             Self::Signal(signal) => u8::try_from(128_i32.saturating_add(*signal)).unwrap_or(1),
@@ -136,12 +145,17 @@ impl End {
     }
 }
 
+/// A machine that does not run, and why.
+type Stopped = (Box<dyn Runner>, StopReason);
+
 /// A session that has ended.
 pub struct Ended {
     /// Why.
     pub end: End,
     /// The stopped machine, unless it is lost.
     pub runner: Option<Box<dyn Runner>>,
+    /// The machine would run on if it were let.
+    pub alive: bool,
     /// The guest's last line of output has no end.
     pub mid_line: bool,
 }
@@ -153,6 +167,30 @@ pub struct Session {
     sender: Sender<Event>,
     events: Receiver<Event>,
     output: Arc<Output>,
+    greeting: Vec<u8>,
+    saver: Option<Saver>,
+}
+
+/// What saving is at.
+enum Saving {
+    Idle,
+    /// The machine was asked to pause.
+    Pausing,
+    Writing(JoinHandle<Result<String, String>>),
+}
+
+impl Saving {
+    /// Waits for what is being written and says how it went.
+    fn finish(&mut self, notice: &dyn Fn(&str)) {
+        if let Self::Writing(thread) = std::mem::replace(self, Self::Idle) {
+            let text = match thread.join() {
+                Ok(Ok(done)) => done,
+                Ok(Err(error)) => error,
+                Err(_) => "Internal error: the thread that saves panicked".to_owned(),
+            };
+            notice(&format!("env86: {text}\n"));
+        }
+    }
 }
 
 impl Session {
@@ -167,7 +205,22 @@ impl Session {
             // Nobody listens any more only when the process is about to end.
             let _ = report.send(Event::Output(event));
         })?;
-        Ok(Self { config, sender, events, output: Arc::new(output) })
+        let output = Arc::new(output);
+        Ok(Self { config, sender, events, output, greeting: Vec::new(), saver: None })
+    }
+
+    /// Types `bytes` to the guest at the beginning.
+    #[must_use]
+    pub fn greet(mut self, bytes: &[u8]) -> Self {
+        self.greeting = bytes.to_vec();
+        self
+    }
+
+    /// What [`Command::Save`] does.
+    #[must_use]
+    pub fn save_with(mut self, saver: Saver) -> Self {
+        self.saver = Some(saver);
+        self
     }
 
     /// What the machine's COM1 writes to.
@@ -205,19 +258,59 @@ impl Session {
             events: Box::new(move |event| drop(input_events.send(event))),
             moment: Box::new(moment.clone()),
         };
+        // A queue that is empty takes it.
+        let _ = self.greeting.is_empty() || guest.type_bytes(&self.greeting);
         self.start_vcpu(runner)?;
         input_thread.start(input)?;
 
         let timeout = self.config.timeout.and_then(|timeout| Some((timeout, start.checked_add(timeout)?)));
-        let (end, runner) = self.wait(timeout, &moment, notice);
+        let mut saving = Saving::Idle;
+        let (end, stopped) = self.wait(timeout, &*guest, &mut saving, &moment, notice)?;
         ended.store(true, Ordering::Release);
-        let (end, runner) = match runner {
-            Some(runner) => (end, Some(runner)),
+        let (end, stopped) = match stopped {
+            Some(stopped) => (end, Some(stopped)),
             None if matches!(end, End::Panicked) => (end, None),
             None => self.stop(end, &*guest),
         };
         let end = self.finish_output(end, timeout.map(|(_, at)| at));
-        Ok(Ended { end, runner, mid_line: self.output.is_mid_line() })
+        if matches!(saving, Saving::Writing(_)) {
+            notice("env86: waiting until the snapshot is saved\n");
+        }
+        saving.finish(notice);
+        let alive = matches!(stopped, Some((_, StopReason::Stopped | StopReason::Paused)));
+        let runner = stopped.map(|(runner, _)| runner);
+        Ok(Ended { end, runner, alive, mid_line: self.output.is_mid_line() })
+    }
+
+    /// Begins to save, or says why not.
+    fn begin_save(&self, saving: &mut Saving, guest: &dyn Guest, notice: &dyn Fn(&str)) {
+        if self.saver.is_none() {
+            notice("env86: there is nowhere to save to\n");
+        } else if matches!(saving, Saving::Idle) {
+            *saving = Saving::Pausing;
+            notice("env86: saving in the background\n");
+            guest.pause();
+        } else {
+            notice("env86: still saving; try again when that is done\n");
+        }
+    }
+
+    /// Saves the paused machine and lets it run on.
+    fn save(&self, mut runner: Box<dyn Runner>, saving: &mut Saving) -> Result<(), ConsoleError> {
+        let capture = self.saver.clone().map(|saver| (saver, runner.capture_copy()));
+        self.start_vcpu(runner)?;
+        *saving = Saving::Idle;
+        if let Some((saver, mut capture)) = capture {
+            let sender = self.sender.clone();
+            let body = move || {
+                let saved = saver(&mut *capture);
+                let _ = sender.send(Event::SaveDone);
+                saved
+            };
+            let thread = thread::Builder::new().name("save".to_owned()).spawn(body);
+            *saving = Saving::Writing(thread.map_err(ConsoleError::Thread)?);
+        }
+        Ok(())
     }
 
     fn start_vcpu(&self, mut runner: Box<dyn Runner>) -> Result<(), ConsoleError> {
@@ -240,21 +333,23 @@ impl Session {
     fn wait(
         &self,
         timeout: Option<(Duration, Instant)>,
+        guest: &dyn Guest,
+        saving: &mut Saving,
         moment: &dyn Fn() -> Moment,
         notice: &dyn Fn(&str),
-    ) -> (End, Option<Box<dyn Runner>>) {
+    ) -> Result<(End, Option<Stopped>), ConsoleError> {
         let mut found_at: Option<Instant> = None;
         let mut drain: Option<Drain> = None;
         loop {
             let now = clock::now();
             if found_at.is_some_and(|at| now >= at) {
-                return (End::ExitPattern, None);
+                return Ok((End::ExitPattern, None));
             }
             if let Some((timeout, _)) = timeout.filter(|(_, at)| now >= *at) {
-                return (End::Timeout(timeout), None);
+                return Ok((End::Timeout(timeout), None));
             }
             if drain.as_mut().is_some_and(|drain| drain.is_done(moment())) {
-                return (End::InputEnd, None);
+                return Ok((End::InputEnd, None));
             }
             let deadlines = [found_at, timeout.map(|(_, at)| at), drain.is_some().then(|| now + POLL)];
             let event = match deadlines.into_iter().flatten().min() {
@@ -265,38 +360,40 @@ impl Session {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Timeout) => continue,
                 // `self.sender` lives, so this cannot be; without events nothing can be waited for.
-                Err(RecvTimeoutError::Disconnected) => return (End::Stuck, None),
+                Err(RecvTimeoutError::Disconnected) => return Ok((End::Stuck, None)),
             };
             match event {
+                Event::Stopped(runner, StopReason::Paused) => self.save(runner, saving)?,
+                Event::SaveDone => saving.finish(notice),
                 Event::Stopped(runner, reason) => {
                     let orderly = matches!(reason, StopReason::PowerOff | StopReason::Halted);
                     let end =
                         if found_at.is_some() && orderly { End::ExitPattern } else { End::Guest(reason) };
-                    return (end, Some(runner));
+                    return Ok((end, Some((runner, reason))));
                 }
-                Event::Panicked => return (End::Panicked, None),
-                Event::Command(Command::Quit) => return (End::Quit, None),
+                Event::Panicked => return Ok((End::Panicked, None)),
+                Event::Command(Command::Quit) => return Ok((End::Quit, None)),
                 Event::Command(Command::Help) => notice(&super::keys::help()),
-                Event::Command(Command::Save) => notice("env86: saving is not available yet\n"),
-                Event::CtrlD => return (End::CtrlD, None),
+                Event::Command(Command::Save) => self.begin_save(saving, guest, notice),
+                Event::CtrlD => return Ok((End::CtrlD, None)),
                 Event::InputEnd => drain = Some(Drain::new(self.config.linger)),
-                Event::InputFailed(error) => return (End::InputFailed(error), None),
+                Event::InputFailed(error) => return Ok((End::InputFailed(error), None)),
                 Event::Output(OutputEvent::PatternFound) => found_at = Some(clock::now() + EXIT_GRACE),
-                Event::Output(OutputEvent::Failed(error)) => return (End::OutputFailed(error), None),
-                Event::Signal(signal) => return (End::Signal(signal), None),
+                Event::Output(OutputEvent::Failed(error)) => return Ok((End::OutputFailed(error), None)),
+                Event::Signal(signal) => return Ok((End::Signal(signal), None)),
             }
         }
     }
 
     /// Stops a machine that still runs.
-    fn stop(&self, end: End, guest: &dyn Guest) -> (End, Option<Box<dyn Runner>>) {
+    fn stop(&self, end: End, guest: &dyn Guest) -> (End, Option<Stopped>) {
         // The machine may be waiting for the terminal.
         self.output.release();
         let deadline = clock::now() + STOP_PATIENCE;
         while clock::now() < deadline {
             guest.stop();
             match self.events.recv_timeout(Duration::from_millis(50)) {
-                Ok(Event::Stopped(runner, _)) => return (end, Some(runner)),
+                Ok(Event::Stopped(runner, reason)) => return (end, Some((runner, reason))),
                 Ok(Event::Panicked) => return (End::Panicked, None),
                 _ => {}
             }

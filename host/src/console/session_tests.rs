@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::CtrlD;
 use crate::vm::GuestStatus;
+use emu_core::snapshot::Written;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, mpsc};
 
@@ -20,6 +21,7 @@ struct FakeState {
     line: VecDeque<u8>,
     halted: bool,
     stopped: bool,
+    paused: bool,
 }
 
 impl FakeGuest {
@@ -41,14 +43,14 @@ impl FakeGuest {
         }
     }
 
-    /// Waits, halted or not, until told to stop.
+    /// Waits, halted or not, until told to stop or to pause.
     fn until_stopped(&self, halted: bool) -> StopReason {
         let mut state = self.state.lock().unwrap();
         state.halted = halted;
-        while !state.stopped {
+        while !state.stopped && !state.paused {
             state = self.changed.wait(state).unwrap();
         }
-        StopReason::Stopped
+        if std::mem::take(&mut state.paused) { StopReason::Paused } else { StopReason::Stopped }
     }
 }
 
@@ -61,6 +63,10 @@ impl Guest for FakeGuest {
     fn wait_space(&self, _: usize) {}
     fn stop(&self) {
         self.state.lock().unwrap().stopped = true;
+        self.changed.notify_all();
+    }
+    fn pause(&self) {
+        self.state.lock().unwrap().paused = true;
         self.changed.notify_all();
     }
     fn status(&self) -> GuestStatus {
@@ -89,6 +95,26 @@ impl Runner for FakeRunner {
     }
     fn report(&self) -> String {
         "EIP=0".to_owned()
+    }
+    fn reboot_error(&self) -> Option<String> {
+        None
+    }
+    fn capture(&mut self) -> Box<dyn Capture + '_> {
+        Box::new(FakeCapture)
+    }
+    fn capture_copy(&mut self) -> Box<dyn Capture + Send> {
+        Box::new(FakeCapture)
+    }
+}
+
+struct FakeCapture;
+
+impl Capture for FakeCapture {
+    fn stored_bytes(&self) -> u64 {
+        0
+    }
+    fn write(&mut self, _: &mut dyn emu_core::snapshot::Output, _: bool) -> io::Result<Written> {
+        Ok(Written { bytes: 0 })
     }
 }
 
@@ -354,4 +380,100 @@ fn panic_of_the_machine_is_an_error_and_no_hang() {
     assert!(matches!(ended.end, End::Panicked));
     assert_eq!(ended.end.exit_code(), 1);
     assert!(ended.runner.is_none());
+}
+
+/// Types `keys` to a guest that only waits, saving with `saver`; returns what the user was told.
+fn run_saving(saver: Option<Saver>, keys: &[&[u8]]) -> (Ended, Vec<String>) {
+    let mut session = Session::new(config(), Box::new(io::sink())).unwrap();
+    if let Some(saver) = saver {
+        session = session.save_with(saver);
+    }
+    let guest = Arc::new(FakeGuest::default());
+    let script: Script = Box::new(|guest, _| guest.until_stopped(true));
+    let runner = FakeRunner { guest: guest.clone(), sink: session.sink(), script };
+    let (typing, typed) = mpsc::channel();
+    keys.iter().for_each(|keys| typing.send(keys.to_vec()).unwrap());
+    let told = Mutex::new(Vec::new());
+    let notice = |text: &str| told.lock().unwrap().push(text.trim_end().to_owned());
+    let vm = Vm { runner: Box::new(runner), guest };
+    let ended = session.run(vm, Input::Terminal(Box::new(Typing(typed))), &notice).unwrap();
+    (ended, told.into_inner().unwrap())
+}
+
+#[test]
+fn ctrl_a_s_saves_and_the_guest_runs_on_until_the_user_leaves() {
+    let saver: Saver = Arc::new(|capture| {
+        assert_eq!(capture.write(&mut Vec::new(), false).unwrap().bytes, 0);
+        Ok("saved".to_owned())
+    });
+    let (ended, told) = run_saving(Some(saver), &[b"\x01s", b"\x01x"]);
+    assert!(matches!(ended.end, End::Quit) && ended.alive && ended.runner.is_some());
+    assert_eq!(told.first().map(String::as_str), Some("env86: saving in the background"));
+    // Who leaves before the guest has paused has not begun to save.
+    assert!(told.len() == 1 || told.last().is_some_and(|last| last == "env86: saved"), "{told:?}");
+}
+
+#[test]
+fn saving_that_fails_says_so_and_ends_nothing() {
+    let (begun, wait) = mpsc::channel();
+    let begun = Mutex::new(begun);
+    let saver: Saver = Arc::new(move |_| {
+        begun.lock().unwrap().send(()).unwrap();
+        Err("disk full".to_owned())
+    });
+    // The end comes when the saver has been called.
+    let mut session = Session::new(config(), Box::new(io::sink())).unwrap().save_with(saver);
+    session = session.greet(b"hello\n");
+    let sender = session.sender();
+    let quitter = thread::spawn(move || {
+        sender.send(Event::Command(Command::Save)).unwrap();
+        wait.recv().unwrap();
+        sender.send(Event::Command(Command::Quit)).unwrap();
+    });
+    let guest = Arc::new(FakeGuest::default());
+    let script: Script = Box::new(|guest, _| guest.until_stopped(true));
+    let runner = FakeRunner { guest: guest.clone(), sink: session.sink(), script };
+    let told = Mutex::new(Vec::new());
+    let notice = |text: &str| told.lock().unwrap().push(text.trim_end().to_owned());
+    let ended =
+        session.run(Vm { runner: Box::new(runner), guest: guest.clone() }, Input::Nothing, &notice).unwrap();
+    quitter.join().unwrap();
+    assert!(matches!(ended.end, End::Quit));
+    assert_eq!(told.into_inner().unwrap().last().unwrap(), "env86: disk full");
+    assert_eq!(guest.state.lock().unwrap().input, b"hello\n");
+}
+
+#[test]
+fn second_save_is_refused_while_the_first_is_written() {
+    let (release, hold) = mpsc::channel::<()>();
+    let hold = Mutex::new(hold);
+    let saver: Saver = Arc::new(move |_| {
+        let _ = hold.lock().unwrap().recv();
+        Ok("saved".to_owned())
+    });
+    let mut session = Session::new(config(), Box::new(io::sink())).unwrap();
+    session = session.save_with(saver);
+    let sender = session.sender();
+    for command in [Command::Save, Command::Save, Command::Quit] {
+        sender.send(Event::Command(command)).unwrap();
+    }
+    let guest = Arc::new(FakeGuest::default());
+    let script: Script = Box::new(|guest, _| guest.until_stopped(true));
+    let runner = FakeRunner { guest: guest.clone(), sink: session.sink(), script };
+    let told = Mutex::new(Vec::new());
+    let notice = |text: &str| {
+        told.lock().unwrap().push(text.trim_end().to_owned());
+        if text.contains("waiting") {
+            let _ = release.send(());
+        }
+    };
+    session.run(Vm { runner: Box::new(runner), guest }, Input::Nothing, &notice).unwrap();
+    let told = told.into_inner().unwrap();
+    assert!(told[1].contains("still saving"), "{told:?}");
+}
+
+#[test]
+fn saving_to_nowhere_is_said() {
+    let (_, told) = run_saving(None, &[b"\x01s", b"\x01x"]);
+    assert_eq!(told, ["env86: there is nowhere to save to"]);
 }

@@ -8,7 +8,7 @@ use crate::limits;
 
 /// The content files in `folder` of an image, usually `fs`.
 pub fn image_blobs(image: &Image, folder: &str) -> Arc<dyn BlobSource> {
-    if image.is_writable() {
+    if !image.is_archive() {
         // A directory: large files need not be in memory.
         Arc::new(DirectoryBlobs::new(image.path().join(folder)))
     } else {

@@ -18,6 +18,16 @@ impl DirImage {
 
     /// `name` must be clean (see [`super::clean_name`]).
     pub(super) fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
+        let reader = self.open(name)?;
+        let file = self.root.join(name);
+        let failed = |source| ImageError::Read { file: file.clone(), source };
+        let len = reader.metadata().map_err(failed)?.len();
+        let bytes = if len > limit { None } else { read_limited(reader, len, limit).map_err(failed)? };
+        bytes.ok_or(ImageError::TooLarge { file, limit })
+    }
+
+    /// `name` must be clean.
+    pub(super) fn open(&self, name: &str) -> Result<File, ImageError> {
         let file = self.root.join(name);
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
@@ -33,12 +43,7 @@ impl DirImage {
         if !meta.is_file() {
             return Err(ImageError::NotAFile { file, what: "it is not a regular file" });
         }
-        if meta.len() > limit {
-            return Err(ImageError::TooLarge { file, limit });
-        }
-        let reader = File::open(&file).map_err(failed)?;
-        let bytes = read_limited(reader, meta.len(), limit).map_err(failed)?;
-        bytes.ok_or(ImageError::TooLarge { file: file.clone(), limit })
+        File::open(&file).map_err(failed)
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {

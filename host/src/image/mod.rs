@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use crate::limits::{self, ArchiveLimits};
 use crate::progress::Progress;
+use crate::snapshot::source::Stored;
 use image_json::{ImageJson, JsonError};
 
 /// Name of the configuration file.
@@ -231,6 +232,25 @@ impl Image {
         }
     }
 
+    /// The file `name` for reading at any place.
+    ///
+    /// # Errors
+    /// As [`Image::read`].
+    pub fn stored(&self, name: &str) -> Result<Stored, ImageError> {
+        let clean = clean_name(name).map_err(|reason| ImageError::BadName {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            reason,
+        })?;
+        match &*self.files {
+            Files::Dir(dir) => {
+                let failed = |source| ImageError::Read { file: self.file(&clean), source };
+                Stored::file(dir.open(&clean)?).map_err(failed)
+            }
+            Files::Archive(archive) => Ok(Stored::Bytes(archive.shared(&clean)?)),
+        }
+    }
+
     /// True if there is a file or folder `name`.
     pub fn contains(&self, name: &str) -> bool {
         let Ok(clean) = clean_name(name) else { return false };
@@ -240,14 +260,9 @@ impl Image {
         }
     }
 
-    /// False for archives: they are read whole into memory and cannot be changed.
-    pub fn is_writable(&self) -> bool {
-        matches!(&*self.files, Files::Dir(_))
-    }
-
-    /// Name of the snapshot in the image: `initial.state.zst`, else `initial.state`, else `None`.
-    pub fn state_file(&self) -> Option<&'static str> {
-        STATE_FILES.into_iter().find(|name| self.contains(name))
+    /// True for archives: they are read whole into memory.
+    pub fn is_archive(&self) -> bool {
+        matches!(&*self.files, Files::Archive(_))
     }
 
     fn folder_inside(&self) -> Option<String> {

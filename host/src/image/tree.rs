@@ -81,6 +81,20 @@ pub fn open(image: &Image, options: OverlayOptions) -> Result<Option<Overlay>, T
     overlay.map(Some).map_err(TreeError::Index)
 }
 
+/// The tree of a snapshot of an image, still empty: only contents come from the image.
+///
+/// # Errors
+/// [`TreeError::Url`].
+pub fn open_empty(image: &Image, options: OverlayOptions) -> Result<Overlay, TreeError> {
+    let FilesystemRef { baseurl, .. } = image.json().filesystem.clone().unwrap_or_default();
+    let contents = name_in_image(&baseurl).map_err(|reason| TreeError::Url {
+        image: image.path().to_owned(),
+        key: "baseurl",
+        reason,
+    })?;
+    Ok(Overlay::empty(blobs(image, &contents), options))
+}
+
 /// The content files in the folder `folder` of an image.
 fn blobs(image: &Image, folder: &str) -> Arc<dyn BlobSource> {
     match &*image.files {
