@@ -26,6 +26,8 @@ struct Known {
     /// Files a guest has open.
     pins: u32,
     failed: bool,
+    /// The number of the first one used with the same name and size, once this one is used.
+    same: Option<BlobId>,
 }
 
 struct Loaded {
@@ -41,6 +43,7 @@ pub struct BlobCache {
     source: Arc<dyn BlobSource>,
     warn: Warn,
     known: Vec<Known>,
+    /// Those that were used.
     ids: HashMap<(Box<str>, u64), BlobId>,
     loaded: HashMap<BlobId, Loaded>,
     /// By (pinned, time of last use): what is dropped first comes first.
@@ -69,13 +72,23 @@ impl BlobCache {
         }
     }
 
-    /// The number for a content file that is to have `size` bytes.
-    pub fn register(&mut self, name: &str, size: u64) -> BlobId {
+    /// A number for a content file that is to have `size` bytes. Trees have many that are never used, so
+    /// that it is not looked up whether another number means the same file.
+    pub fn register(&mut self, name: impl Into<Box<str>>, size: u64) -> BlobId {
         let next = BlobId(self.known.len() as u32);
-        *self.ids.entry((name.into(), size)).or_insert_with(|| {
-            self.known.push(Known { name: name.into(), size, pins: 0, failed: false });
-            next
-        })
+        self.known.push(Known { name: name.into(), size, pins: 0, failed: false, same: None });
+        next
+    }
+
+    /// Gets ready for this many more content files.
+    pub fn reserve(&mut self, count: usize) {
+        self.known.reserve(count);
+    }
+
+    /// The number that stands for the file in what follows.
+    fn used(&mut self, id: BlobId) -> BlobId {
+        let Some(known) = self.known.get_mut(id.0 as usize) else { return id };
+        *known.same.get_or_insert_with(|| *self.ids.entry((known.name.clone(), known.size)).or_insert(id))
     }
 
     /// Name of a content file.
@@ -88,6 +101,7 @@ impl BlobCache {
         if buf.is_empty() {
             return Ok(());
         }
+        let id = self.used(id);
         if !self.loaded.contains_key(&id) {
             self.load(id)?;
         }
@@ -98,6 +112,7 @@ impl BlobCache {
 
     /// A guest has opened a file with these contents.
     pub fn pin(&mut self, id: BlobId) {
+        let id = self.used(id);
         if let Some(known) = self.known.get_mut(id.0 as usize) {
             known.pins = known.pins.saturating_add(1);
             self.touch(id);
@@ -106,6 +121,7 @@ impl BlobCache {
 
     /// A guest has closed it.
     pub fn unpin(&mut self, id: BlobId) {
+        let id = self.used(id);
         if let Some(known) = self.known.get_mut(id.0 as usize) {
             known.pins = known.pins.saturating_sub(1);
             self.touch(id);
@@ -230,8 +246,12 @@ mod tests {
             assert_eq!(cache.read(id, 5, &mut [1; 5]), Ok(()));
         }
         assert_eq!((source.0.load(Ordering::Relaxed), cache.memory()), (1, 10));
-        assert_eq!(cache.register("10-a", 10), id);
-        assert_ne!(cache.register("10-a", 11), id);
+        let same = cache.register("10-a", 10);
+        assert_eq!(cache.read(same, 5, &mut [1; 5]), Ok(()));
+        assert_eq!((source.0.load(Ordering::Relaxed), cache.memory()), (1, 10));
+        let other = cache.register("10-a", 11);
+        assert_eq!(cache.read(other, 5, &mut [1; 5]), Err(Errno::EIO), "that is another one");
+        assert_eq!(source.0.load(Ordering::Relaxed), 2);
     }
 
     #[test]
@@ -269,7 +289,7 @@ mod tests {
         let (mut cache, _, _) = cache(0);
         let size = limits::BLOB_PINNED / 4 + 1;
         for i in 0..5 {
-            let id = cache.register(&format!("{size}-{i}"), size);
+            let id = cache.register(format!("{size}-{i}"), size);
             cache.pin(id);
             cache.read(id, 0, &mut [0]).unwrap();
             assert!(cache.memory() <= limits::BLOB_PINNED);
@@ -320,7 +340,7 @@ mod tests {
             if i > 0 {
                 std::fs::hard_link(&path, dir.path().join(&name)).unwrap();
             }
-            let id = cache.register(&name, size);
+            let id = cache.register(name.as_str(), size);
             cache.pin(id);
             cache.read(id, size - 1, &mut [0]).unwrap();
             assert!(cache.files <= limits::OPEN_BLOBS);

@@ -641,7 +641,7 @@ fn load(root: Tree, rows: Vec<fsjson::Row>, row_count: u64, cache: &mut BlobCach
         let body = match row.body {
             RowBody::Directory => Body::Directory(Box::new(Directory::new(row.parent, row.size))),
             RowBody::File(Some(name)) => {
-                Body::File(Contents::from_blob(cache.register(&name, row.size), row.size))
+                Body::File(Contents::from_blob(cache.register(name, row.size), row.size))
             }
             RowBody::File(None) => Body::File(Contents::default()),
             RowBody::Symlink(target) => Body::Symlink(target),

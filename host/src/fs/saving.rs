@@ -10,7 +10,7 @@ use super::cache::BlobCache;
 use super::contents::Contents;
 use super::fsjson::{bad_name, unix_mode};
 use super::overlay::Overlay;
-use super::tree::{Body, Directory, Ino, Inode, ROOT, Tree, mode_fits};
+use super::tree::{Body, Directory, Ino, Inode, Name, ROOT, Tree, mode_fits};
 use crate::limits;
 
 /// Names in a directory.
@@ -74,6 +74,7 @@ impl Overlay {
         let mut inodes = Vec::with_capacity(saved.inodes.len());
         let mut listings = Vec::with_capacity(saved.inodes.len());
         let mut last_qid = saved.last_qid;
+        self.cache.reserve(saved.inodes.len());
         for (index, inode) in (0..).zip(saved.inodes) {
             let (inode, listing) = match inode {
                 None => (None, Vec::new()),
@@ -127,7 +128,9 @@ fn link(tree: &mut Tree, mut listings: Vec<Listing>) -> std::result::Result<(), 
     let mut to_do = vec![ROOT];
     while let Some(dir) = to_do.pop() {
         let wrong = |reason| RestoreError::Inode { inode: dir, reason };
-        for (name, child) in std::mem::take(&mut listings[dir as usize]) {
+        let listing = std::mem::take(&mut listings[dir as usize]);
+        let mut names: Vec<(Name, Ino)> = Vec::with_capacity(listing.len());
+        for (name, child) in listing {
             if matches!(&name[..], b"." | b"..") {
                 continue;
             }
@@ -142,8 +145,9 @@ fn link(tree: &mut Tree, mut listings: Vec<Listing>) -> std::result::Result<(), 
                 }
                 to_do.push(child);
             }
-            tree.attach(dir, &name, child).map_err(|_| wrong("a name in it is there twice"))?;
+            names.push((name.into(), child));
         }
+        tree.attach_all(dir, names).map_err(|_| wrong("a name in it is there twice"))?;
     }
     Ok(())
 }
@@ -168,7 +172,7 @@ fn restore_inode(
             if !blobs::is_valid_name(&name) {
                 return Err(wrong("the name of its content file is not possible"));
             }
-            Body::File(Contents::from_blob(cache.register(&name, saved.size), saved.size))
+            Body::File(Contents::from_blob(cache.register(name, saved.size), saved.size))
         }
         SavedBody::File(SavedContents::Bytes(bytes)) => Body::File(Contents::from_bytes(&bytes, saved.size)),
         SavedBody::File(SavedContents::Extents(extents)) => {

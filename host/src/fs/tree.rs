@@ -151,6 +151,19 @@ impl Directory {
         self.names.is_empty()
     }
 
+    /// Fills an empty directory. False if a name is there twice.
+    #[must_use]
+    fn fill(&mut self, names: Vec<(Name, Ino)>) -> bool {
+        let count = names.len();
+        self.next = count as u64;
+        self.names.reserve(count);
+        for (place, (name, ino)) in (0..).zip(&names) {
+            self.names.insert(name.clone(), (*ino, place));
+        }
+        self.order = (0..).zip(names.into_iter().map(|(name, _)| name)).collect();
+        self.names.len() == count
+    }
+
     /// Sets what a name stands for; returns what it stood for. The name keeps its place.
     fn set(&mut self, name: &Name, ino: Ino) -> Option<Ino> {
         if let Some((old, _)) = self.names.get_mut(name) {
@@ -365,6 +378,25 @@ impl Tree {
         Ok(())
     }
 
+    /// Gives all names at once in an empty directory that was not removed. Directories must have none
+    /// yet. EEXIST if a name is there twice.
+    pub fn attach_all(&mut self, dir: Ino, names: Vec<(Name, Ino)>) -> Result<()> {
+        let mut directories = 0;
+        for (name, ino) in &names {
+            let inode = self.get_mut(*ino)?;
+            match &mut inode.body {
+                Body::Directory(child) => {
+                    child.parent = dir;
+                    directories += 1;
+                }
+                _ => inode.nlink = inode.nlink.checked_add(1).ok_or(Errno::EMLINK)?,
+            }
+            self.cost += Self::cost_of_name(name);
+        }
+        self.get_mut(dir)?.nlink += directories;
+        if self.dir_mut(dir)?.fill(names) { Ok(()) } else { Err(Errno::EEXIST) }
+    }
+
     /// Takes a name away from whatever has it, which is gone if that was the last and nobody uses it.
     /// Returns it.
     pub fn detach(&mut self, dir: Ino, name: &[u8]) -> Result<Ino> {
@@ -405,6 +437,9 @@ impl Tree {
 
     /// Frees an inode that has neither a name nor a user, and with a directory what is in it.
     fn collect(&mut self, ino: Ino) {
+        if self.get(ino).is_ok_and(|inode| inode.nlink > 0 || inode.refs > 0) {
+            return;
+        }
         let mut gone = vec![ino];
         while let Some(ino) = gone.pop() {
             if ino == ROOT || self.get(ino).is_ok_and(|inode| inode.nlink > 0 || inode.refs > 0) {

@@ -246,6 +246,29 @@ fn restored_tree_keeps_what_v86_has_no_place_for() {
 }
 
 #[test]
+fn restored_tree_of_100_000_files_is_complete() {
+    const FILES: u32 = 100_000;
+    const EACH: u32 = 1000;
+    let dirs = FILES / EACH;
+    let name = |ino: u32| format!("file-{ino}").into_bytes();
+    let mut inodes = vec![inode(0o040755, SavedBody::Directory((1..=dirs).map(|d| (name(d), d)).collect()))];
+    for d in 0..dirs {
+        let files = (0..EACH).map(|f| 1 + dirs + d * EACH + f);
+        inodes.push(inode(0o040755, SavedBody::Directory(files.map(|ino| (name(ino), ino)).collect())));
+    }
+    inodes.extend((0..FILES).map(|f| file(SavedContents::Stored(format!("{f:08x}.bin")))));
+    let tree = SavedTree { inodes, last_qid: 1 << 20, total: 1 << 38, ..SavedTree::default() };
+    let saved = SavedServer { msize: 8192, tree, ..SavedServer::default() };
+    let saved = SavedServer::from_values(&mut saved.into_values()).unwrap().unwrap();
+    let mut overlay = empty();
+    overlay.restore(saved.tree, &|_| false).unwrap();
+    assert_eq!(overlay.statfs().unwrap().files, u64::from(1 + dirs + FILES));
+    let last = overlay.list_dir(name(dirs)).unwrap().pop().unwrap().0;
+    assert_eq!(&*last, &name(dirs + FILES)[..]);
+    assert_eq!(overlay.getattr(NodeId(u64::from(dirs + FILES))).unwrap().nlink, 1);
+}
+
+#[test]
 fn restored_changes_count_against_the_limit() {
     let mut client = Client::new(overlay(SAMPLE));
     client.create("/", "f", 1).unwrap();
