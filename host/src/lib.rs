@@ -6,6 +6,7 @@
 //! | [`config`] | flags + `image.json` -> one resolved [`config::BootConfig`] |
 //! | [`image`] | image directories and archives, `image.json`, store names, kernel and initrd |
 //! | [`fs`] | the guest's file tree: index, content files, what the guest changes |
+//! | [`snapshot`] | snapshots as files: found, read, written without ever losing one, described |
 //! | [`console`] | the serial console on the user's terminal, and what ends a session |
 //! | [`vm`] | the only module that knows how the machine is built and driven |
 //! | [`clock`] | the host's clocks and random numbers |

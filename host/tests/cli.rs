@@ -71,6 +71,23 @@ fn help_of_a_command_is_on_stdout() {
 }
 
 #[test]
+fn snapshot_commands_have_help_and_take_flags_in_either_spelling() {
+    let help = run(&["snapshot", "--help"]);
+    assert_eq!((help.status, help.err.as_str()), (0, ""));
+    for verb in ["create", "ls", "restore", "rm", "diff", "describe"] {
+        assert!(help.out.lines().any(|line| line.trim_start().starts_with(verb)), "{verb}");
+        assert_eq!(run(&["snapshot", verb, "-h"]).status, 0, "{verb}");
+    }
+    for line in [&["snapshot", "ls", "-quiet", "gone"][..], &["snapshot", "describe", "gone", "--quiet"]] {
+        assert_error(&run(line), "Cannot find the image: gone");
+    }
+    assert_error(&run(&["snapshot", "create", "-nonsense", "x"]), "Unknown flag: -nonsense");
+    assert_error(&run(&["snapshot", "restore", "."]), "Missing name of the snapshot: write .:NAME");
+    let json = run(&["snapshot", "ls", "-json", "gone"]);
+    assert!(json.err.starts_with('{'), "{}", json.err);
+}
+
+#[test]
 fn commands_that_come_later_say_so() {
     for verb in ["run", "pull", "create", "prepare", "serve", "network", "assets"] {
         assert_error(&run(&[verb]), "not available yet");

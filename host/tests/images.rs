@@ -226,8 +226,8 @@ fn what_a_later_version_brings_says_so() {
     let place = Place::image("{}");
     fs::write(place.path("img/initial.state.zst"), b"x").unwrap();
     let run = place.boot("img", &[]);
-    assert_error(&run, &place.path("img"), "initial.state.zst");
-    assert!(run.err.contains("hint: --cold"), "{}", run.err);
+    assert_error(&run, &place.path("img/initial.state.zst"), "cut off");
+    assert!(run.err.contains("start with --cold"), "{}", run.err);
     assert_error(&place.boot("img", &["--cold"]), &place.path("img"), "it names no kernel");
 }
 

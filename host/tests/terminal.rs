@@ -85,6 +85,33 @@ fn keys_reach_the_guest_and_ctrl_a_x_ends_it() {
 }
 
 #[test]
+fn ctrl_a_s_saves_and_the_guest_runs_on() {
+    let mut terminal = Terminal::boot(&[]);
+    for keys in ["one", "two"] {
+        terminal.press(b"\x01s");
+        terminal.wait_for("env86: saving in the background");
+        terminal.wait_for("env86: saved ");
+        terminal.wait_for(" s: ");
+        terminal.press(keys.as_bytes());
+        terminal.wait_for(keys);
+        assert!(terminal._image.path().join("initial.state").exists());
+    }
+    terminal.press(b"\x01x");
+    assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
+fn ctrl_d_saves_with_the_old_message() {
+    let mut terminal = Terminal::boot(&["-save"]);
+    terminal.press(b"\x04");
+    terminal.wait_for("\r\nCtrl-D detected. Saving...\r\n");
+    let image = terminal._image.path().join("initial.state");
+    terminal.child.wait().unwrap();
+    assert!(image.exists());
+    assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
 fn ctrl_d_ends_the_run_if_asked() {
     let mut terminal = Terminal::boot(&["--ctrl-d", "exit"]);
     terminal.press(b"\x04");

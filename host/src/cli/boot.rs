@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
 
-use super::report::Reporter;
+use super::report::{Reporter, size};
 use super::{print, start};
 use crate::clock;
 use crate::config::{self, BootOptions, ClockMode, CtrlD, Engine};
@@ -282,9 +282,11 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
         Some(name) => Target::named(&image, name, None),
         None => Target::current(&image, None),
     };
-    // Better to be told now than after an hour's work.
-    let checked = target.and_then(|target| target.check().map(|()| target));
-    let target = if args.save { Some(checked.map_err(Error::from)?) } else { checked.ok() };
+    let target = match args.save {
+        // Better to be told now than after an hour's work.
+        true => Some(target.and_then(|target| target.check().map(|()| target)).map_err(Error::from)?),
+        false => target.ok(),
+    };
 
     let mut session = Session::new(config.session.clone(), Box::new(io::stdout())).map_err(Error::from)?;
     if opened.is_some() {
@@ -325,7 +327,7 @@ fn background_saver(target: Target) -> Saver {
 }
 
 fn describe_saved(saved: &Saved, time: Duration) -> String {
-    format!("saved {} MiB in {:.1} s: {}", saved.bytes >> 20, time.as_secs_f64(), saved.path.display())
+    format!("saved {} in {:.1} s: {}", size(saved.bytes), time.as_secs_f64(), saved.path.display())
 }
 
 /// Saves the machine at the end of a session, if that is an orderly one. Otherwise says why not.

@@ -70,3 +70,26 @@ impl Reporter {
         let _ = io::stderr().lock().write_all(format!("{before}{line}{after}").as_bytes());
     }
 }
+
+/// Bytes with a unit.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..0x10_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        0x10_0000..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_has_a_unit() {
+        assert_eq!(
+            [0, 1023, 1536, 64 << 20, 3 << 30].map(size),
+            ["0 B", "1023 B", "1.5 KiB", "64.0 MiB", "3.0 GiB"]
+        );
+    }
+}
