@@ -1,0 +1,2 @@
+//! placeholder until the service exists
+fn main() {}
