@@ -273,12 +273,15 @@ impl Channel {
         self.link.changed.notify_all();
     }
 
-    /// Waits until the other end has closed the channel (or it is gone).
+    /// Waits until either end has closed the channel, or it is gone.
     pub fn wait_closed(&self, patience: Patience<'_>) -> Result<(), LinkError> {
-        self.link.wait(patience, |state| {
-            let closed = state.session.closed_by_peer(self.handle) || state.ended.is_some();
-            closed.then_some(Ok(()))
-        })
+        self.link.wait(patience, |state| self.broken(state).is_some().then_some(Ok(())))
+    }
+
+    /// Ends all channels that were opened before this one; whoever uses them finds them gone.
+    pub fn end_older(&self) {
+        self.link.lock().session.end_before(self.handle);
+        self.link.changed.notify_all();
     }
 
     /// Whether the channel is of no more use to the other end: closed, or gone with its session.

@@ -515,6 +515,19 @@ impl Session {
         }
     }
 
+    /// Closes all channels that were opened before this one: they belong to an earlier session.
+    pub fn end_before(&mut self, handle: Handle) {
+        let older: Vec<Handle> = self.channels.range(..handle).map(|(older, _)| *older).collect();
+        for older in older {
+            self.close(older);
+            if let Some(channel) = self.channels.remove(&older) {
+                if self.numbers.get(&channel.number) == Some(&older) {
+                    self.numbers.remove(&channel.number);
+                }
+            }
+        }
+    }
+
     /// Bytes to be sent.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.out

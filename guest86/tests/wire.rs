@@ -120,7 +120,7 @@ fn windows_of_recorded_sessions_are_never_exceeded() {
                 let host = line.side == Side::Host;
                 match frame {
                     Frame::Open { from, window: size, .. } => {
-                        drop(window.insert((false, from), (size.into(), 0)))
+                        window.insert((false, from), (size.into(), 0));
                     }
                     Frame::OpenConfirm { to, from, window: size, .. } => {
                         window.insert((true, from), (size.into(), 0));
