@@ -165,6 +165,11 @@ impl Link {
         self.lock().ended
     }
 
+    /// Whether the line is gone (and not merely out of step).
+    pub fn is_down(&self) -> bool {
+        self.ended() == Some(LinkError::Down)
+    }
+
     /// Opens a channel and waits for the answer.
     pub fn open(self: &Arc<Self>, patience: Patience<'_>) -> Result<Channel, LinkError> {
         let mut opened = None;

@@ -288,6 +288,18 @@ fn large_files_are_written_and_read_as_one_value() {
 }
 
 #[test]
+fn contents_that_are_too_long_for_one_value_are_errors() {
+    let (link, _) = connect();
+    let dir = Dir::new("long");
+    let file = std::fs::File::create(dir.path("f")).unwrap();
+    file.set_len(guest86::limits::FILE + 1).unwrap();
+    for path in [dir.path("f"), "/dev/zero".into()] {
+        let refused = ask(&link, method::READ_FILE, &[Value::text(path)]).unwrap_err();
+        assert!(refused.ends_with("file too large"), "{refused}");
+    }
+}
+
+#[test]
 fn oversized_requests_are_refused() {
     let (link, _) = connect();
     let long = Value::Bytes(vec![0; guest86::limits::REQUEST]);

@@ -122,7 +122,7 @@ fn read_all(link: &Arc<Link>, input: OwnedFd) -> io::Result<()> {
             }
             link.restart();
         }
-        if link.ended() == Some(LinkError::Down) {
+        if link.is_down() {
             return Ok(());
         }
     }
