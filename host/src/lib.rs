@@ -7,6 +7,7 @@
 //! | [`image`] | image directories and archives, `image.json`, store names, kernel and initrd |
 //! | [`fs`] | the guest's file tree: index, content files, what the guest changes |
 //! | [`console`] | the serial console on the user's terminal, and what ends a session |
+//! | [`rpc`] | the service inside the guest: commands, files, connections, clock |
 //! | [`vm`] | the only module that knows how the machine is built and driven |
 //! | [`clock`] | the host's clocks and random numbers |
 //! | [`signals`], [`paths`], [`progress`], [`limits`], [`error`] | what their names say |
@@ -24,6 +25,7 @@ pub mod image;
 pub mod limits;
 pub mod paths;
 pub mod progress;
+pub mod rpc;
 pub mod signals;
 pub mod snapshot;
 pub mod vm;
