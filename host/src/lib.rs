@@ -8,6 +8,7 @@
 //! | [`fs`] | the guest's file tree: index, content files, what the guest changes |
 //! | [`snapshot`] | snapshots as files: found, read, written without ever losing one, described |
 //! | [`console`] | the serial console on the user's terminal, and what ends a session |
+//! | [`rpc`] | the service inside the guest: commands, files, connections, clock |
 //! | [`vm`] | the only module that knows how the machine is built and driven |
 //! | [`clock`] | the host's clocks and random numbers |
 //! | [`signals`], [`paths`], [`progress`], [`limits`], [`error`] | what their names say |
@@ -25,6 +26,7 @@ pub mod image;
 pub mod limits;
 pub mod paths;
 pub mod progress;
+pub mod rpc;
 pub mod signals;
 pub mod snapshot;
 pub mod vm;

@@ -1,4 +1,4 @@
-//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `peers`, `rules`, `ci`.
+//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `rules`, `ci`.
 
 mod boot;
 mod ci;
@@ -6,6 +6,7 @@ mod demo;
 mod fixtures;
 mod graph;
 mod guest;
+mod guest86;
 mod peers;
 mod rules;
 mod run;
@@ -34,6 +35,8 @@ enum Task {
     },
     /// Build test guests under target/fixtures from Debian packages
     Fixtures(fixtures::Options),
+    /// Build the guest service as a static i686 program and print where it is
+    Guest86,
     /// Install the emulators that env86 is compared with, and list them
     Peers,
     /// Check the crate graph and the house rules
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
             report.finish()
         }
         Task::Fixtures(options) => fixtures::build(&options),
+        Task::Guest86 => guest86::report(),
         Task::Peers => peers::list(),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
