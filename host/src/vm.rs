@@ -24,6 +24,7 @@ pub use emu_devices::serial::SerialSink;
 use crate::clock::{self, Random, SystemClock};
 use crate::config::{ClockMode, Engine};
 use crate::error::one_line;
+use crate::rpc;
 use crate::snapshot::SnapshotFileError;
 use crate::snapshot::locate::Opened;
 use crate::snapshot::save::Capture;
@@ -212,6 +213,16 @@ fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<
         }
     };
     let [com1, com2, com3, com4] = spec.uarts;
+    let mailbox = Mailbox::new();
+    // A run that is to be the same every time talks to nobody.
+    let fresh = spec.clock == ClockMode::Host;
+    let (service, com2_sink) = match com2 && fresh {
+        true => {
+            let (service, sink) = rpc::wire::connect(&mailbox);
+            (Some(service), Some(sink))
+        }
+        false => (None, com2.then(|| Box::new(NullSink) as Box<dyn SerialSink>)),
+    };
     let silent = |exists: bool| exists.then(|| Box::new(NullSink) as Box<dyn SerialSink>);
     let (boot, restored) = match spec.start {
         Start::Kernel { boot, origin } => (Boot::Linux(boot), Err(origin)),
@@ -221,22 +232,26 @@ fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<
         memory_size: spec.memory_size,
         vga_memory_size: spec.vga_memory_size,
         acpi: spec.acpi,
-        serial: [com1.then_some(spec.console), silent(com2), silent(com3), silent(com4)],
+        serial: [com1.then_some(spec.console), com2_sink, silent(com3), silent(com4)],
         cpuid_level: spec.cpuid_level,
         boot,
         filesystem: spec.filesystem,
         clock,
         mac: mac(&mut random),
         preserve_mac: spec.preserve_mac,
-        virtio_rng: false,
+        virtio_rng: true,
         random: Box::new(move || random.next_u32()),
     };
-    let mailbox = Mailbox::new();
     let machine = match restored {
         Ok(opened) => {
             let Opened { path, compressed, reader, .. } = opened;
             Machine::restore(config, engine, mailbox.clone(), reader)
-                .map_err(|error| restore_failed(error, path, compressed))?
+                .map_err(|error| restore_failed(error, path, compressed))
+                .inspect(|_| {
+                    if let Some(service) = service {
+                        rpc::wire::freshen_in_background(service, mailbox.clone());
+                    }
+                })?
         }
         Err(origin) => Machine::new(config, engine, mailbox.clone()).map_err(|error| match error {
             BuildError::Load(source) => VmError::Kernel { origin, source },

@@ -149,6 +149,12 @@ impl Uart16550 {
         self.ier & IER_RECEIVE != 0
     }
 
+    /// Interrupt enable register, modem control register and divisor latch: what a program that opens the
+    /// port sets up.
+    pub fn setup(&self) -> (u8, u8, u16) {
+        (self.ier, self.mcr, self.divisor)
+    }
+
     /// Sets the modem inputs, as bits [`MSR_CTS`], [`MSR_DSR`], [`MSR_RI`] and [`MSR_DCD`].
     pub fn set_modem_inputs(&mut self, ctx: &mut Ctx<'_>, lines: u8) {
         let before = self.modem_lines();

@@ -7,6 +7,7 @@
 //! | [`client`] | calls: files, connections, mounts |
 //! | [`command`] | commands in the guest and their streams |
 //! | [`fresh`] | clock and entropy of a restored guest |
+//! | [`wire`] | the line of a machine: its second serial port |
 //!
 //! The wire itself is in the crate `guest86`, which the service shares. Everything that comes over it is
 //! hostile: it is limited in size and depth (`guest86::limits`), every wait has a deadline, and a guest that
@@ -19,6 +20,7 @@ pub mod fresh;
 pub mod mux;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
+pub mod wire;
 
 pub use channel::{Line, Port};
 pub use client::{Guest, RawStream};

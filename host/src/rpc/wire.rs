@@ -1,0 +1,118 @@
+//! The guest service's line: the machine's second serial port.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use emu_devices::machine::{HostMessage, Mailbox};
+use emu_devices::serial::SerialSink;
+
+use super::channel::{Line, Port, SEND};
+use super::fresh::freshen;
+use super::{Deadline, Guest};
+use crate::clock::{self, Random};
+
+/// COM2, where the service listens.
+const PORT: u8 = 1;
+
+/// How long the service of a restored guest may take to get the guest's clock right.
+const FRESH: Duration = Duration::from_secs(10);
+/// How long the machine may take to say how COM2 is set up, and how often to look.
+const LOOK_FOR: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Bytes collected before they are handed on.
+const PIECE: usize = 4096;
+
+/// The way to the guest: the machine's mailbox.
+struct Com2 {
+    mailbox: Arc<Mailbox>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Line for Com2 {
+    fn send(&self, bytes: &[u8]) -> bool {
+        self.mailbox.send(HostMessage::Serial { port: PORT, bytes: bytes.to_vec() })
+    }
+
+    fn wait_space(&self) -> bool {
+        self.mailbox.wait_space(SEND);
+        !self.ended.load(Ordering::Acquire)
+    }
+}
+
+/// The way back: what COM2 sends.
+struct FromGuest {
+    guest: Arc<Guest>,
+    bytes: Vec<u8>,
+    ended: Arc<AtomicBool>,
+}
+
+impl SerialSink for FromGuest {
+    fn write(&mut self, byte: u8) {
+        self.bytes.push(byte);
+        if self.bytes.len() >= PIECE {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.bytes.is_empty() {
+            self.guest.receive(&self.bytes);
+            self.bytes.clear();
+        }
+    }
+}
+
+impl Drop for FromGuest {
+    /// The machine is gone.
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        self.guest.shut_down();
+    }
+}
+
+/// Connects a client to COM2 of the machine with this mailbox. The sink belongs to the port.
+pub fn connect(mailbox: &Arc<Mailbox>) -> (Arc<Guest>, Box<dyn SerialSink>) {
+    let ended = Arc::new(AtomicBool::new(false));
+    let line = Com2 { mailbox: mailbox.clone(), ended: ended.clone() };
+    let guest = Arc::new(Guest::new(Arc::new(line)));
+    let sink = FromGuest { guest: guest.clone(), bytes: Vec::new(), ended };
+    (guest, Box::new(sink))
+}
+
+/// Makes a restored guest a new one, in the background: its clock is set, its kernel gets entropy. Does
+/// nothing if no service has COM2 open: what is sent there would be taken for something else.
+pub fn freshen_in_background(guest: Arc<Guest>, mailbox: Arc<Mailbox>) {
+    // Without a thread the guest runs on as it is, which is no reason to stop it.
+    let _ = thread::Builder::new().name("freshen".to_owned()).spawn(move || {
+        let Some((ier, mcr, divisor)) = port_setup(&mailbox) else { return };
+        let port = Port::from_registers(ier, mcr, divisor);
+        guest.set_port(port);
+        if port != Port::Open {
+            return;
+        }
+        guest.reconnect();
+        let mut entropy = Vec::new();
+        if let Ok(mut random) = Random::system() {
+            (0..16).for_each(|_| entropy.extend_from_slice(&random.next_u32().to_le_bytes()));
+        }
+        // Nobody waits for it, and a guest whose service is busy or broken still runs.
+        let _ = freshen(&guest, clock::wall(), &entropy, Deadline::after(FRESH));
+    });
+}
+
+/// Registers of COM2 once the machine has run.
+fn port_setup(mailbox: &Mailbox) -> Option<(u8, u8, u16)> {
+    let deadline = Deadline::after(LOOK_FOR);
+    loop {
+        if let Some(setup) = mailbox.status().com2 {
+            return Some(setup);
+        }
+        if deadline.left().is_some_and(|left| left.is_zero()) {
+            return None;
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
