@@ -78,6 +78,11 @@ impl Ctx<'_> {
         self.events.schedule(EventId::from(id), at);
     }
 
+    /// [`Ctx::schedule`], but up to `slack` nanoseconds late will do while the machine is at rest.
+    pub fn schedule_lazily(&mut self, id: DeviceId, at: VmTime, slack: VmTime) {
+        self.events.schedule_lazily(EventId::from(id), at, slack);
+    }
+
     /// Forgets the device's deadline.
     pub fn cancel(&mut self, id: DeviceId) {
         self.events.cancel(EventId::from(id));

@@ -12,6 +12,8 @@ pub type EventId = u8;
 pub struct EventQueue {
     pending: Vec<(VmTime, EventId)>,
     next: VmTime,
+    /// How late a deadline may be met while the machine is at rest, nanoseconds.
+    slack: Option<(EventId, VmTime)>,
 }
 
 const NEVER: VmTime = VmTime::MAX;
@@ -25,7 +27,7 @@ impl Default for EventQueue {
 impl EventQueue {
     /// No deadlines.
     pub fn new() -> Self {
-        Self { pending: Vec::new(), next: NEVER }
+        Self { pending: Vec::new(), next: NEVER, slack: None }
     }
 
     /// Sets the deadline of `id`, replacing an earlier one.
@@ -35,6 +37,22 @@ impl EventQueue {
             self.pending.push((at, id));
         }
         self.next = self.pending.iter().map(|&(at, _)| at).min().unwrap_or(NEVER);
+    }
+
+    /// Sets the deadline of `id`, which may be met `slack` nanoseconds late while the machine is at rest:
+    /// an idle guest's timer ticks then wake the host less often. One id can have that.
+    pub fn schedule_lazily(&mut self, id: EventId, at: VmTime, slack: VmTime) {
+        self.schedule(id, at);
+        self.slack = Some((id, slack));
+    }
+
+    /// When a machine at rest has to be awake: the earliest deadline, slack included.
+    pub fn next_wake(&self) -> Option<VmTime> {
+        let latest = |&(at, id): &(VmTime, EventId)| match self.slack {
+            Some((lazy, slack)) if lazy == id => at.saturating_add(slack),
+            _ => at,
+        };
+        self.pending.iter().map(latest).min()
     }
 
     /// Forgets the deadline of `id`.
@@ -78,6 +96,18 @@ mod tests {
         assert_eq!(q.pop_due(100), Some(3));
         assert_eq!(q.pop_due(100), Some(9));
         assert_eq!(q.pop_due(u64::MAX - 1), None);
+    }
+
+    #[test]
+    fn event_queue_lazy_deadline_may_be_late_and_no_other() {
+        let mut q = EventQueue::new();
+        q.schedule_lazily(1, 10, 5);
+        assert_eq!((q.next_deadline(), q.next_wake()), (Some(10), Some(15)));
+        q.schedule(2, 12);
+        assert_eq!((q.next_deadline(), q.next_wake()), (Some(10), Some(12)));
+        q.cancel(2);
+        q.cancel(1);
+        assert_eq!(q.next_wake(), None);
     }
 
     #[test]

@@ -74,6 +74,11 @@ const MIN_SLICE: u64 = 200;
 const FLUSH_SLICES: u64 = 32;
 /// Longest sleep of an idle machine; it is woken by messages before.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
+/// A guest that does less than this between two waits handles a timer tick and nothing else, instructions.
+const QUIET_WORK: u64 = 8_000;
+/// After so many such waits (half a second at 250 Hz) ticks may come a little late, several at a time: each
+/// wake-up finds cold caches, and costs the host more than the guest's work.
+const QUIET_WAITS: u32 = 128;
 /// Unread input per serial port that is kept here when the UART's queue is full; more stays in the
 /// mailbox, whose bound then holds the sender back.
 const MAX_SERIAL_BACKLOG: usize = MAX_QUEUED_BYTES;
@@ -95,6 +100,8 @@ pub struct Machine<E> {
     cpuid_level: u32,
     /// Instructions completed when the CPU last waited for an interrupt.
     waited_at: Option<u64>,
+    /// Waits in a row between which the CPU did next to nothing.
+    quiet_waits: u32,
     reboot_error: Option<BuildError>,
 }
 
@@ -176,6 +183,7 @@ impl<E: CpuEngine> Machine<E> {
             instructions_per_us: 100,
             cpuid_level,
             waited_at: None,
+            quiet_waits: 0,
             reboot_error: None,
         })
     }
@@ -322,7 +330,12 @@ impl<E: CpuEngine> Machine<E> {
         }
         let retired = self.cpu.retired;
         let now = self.board.now(retired);
-        let deadline = self.board.events.next_deadline().unwrap_or(VmTime::MAX).min(end);
+        let quiet = self.waited_at.is_some_and(|at| retired - at < QUIET_WORK);
+        self.quiet_waits = if quiet { self.quiet_waits.saturating_add(1) } else { 0 };
+        let lazy = self.quiet_waits >= QUIET_WAITS && !self.board.clock.is_deterministic();
+        let events = &self.board.events;
+        let next = if lazy { events.next_wake() } else { events.next_deadline() };
+        let deadline = next.unwrap_or(VmTime::MAX).min(end);
         self.publish(true);
         let ns = deadline.saturating_sub(now);
         if self.board.clock.is_deterministic() && deadline != VmTime::MAX {

@@ -2,7 +2,8 @@
 //!
 //! Intel 8254 data sheet (231164). Nothing is counted: every value is computed from guest time, and
 //! counter 0 interrupts through one deadline. Periods are counted in whole input clocks since
-//! power-on, so they do not drift; when several periods were missed, one interrupt is delivered.
+//! power-on, so they do not drift. Ticks that come a few periods late (an idle guest's, a busy host's) are
+//! all delivered, one after the other, because guests count them; when more were missed, one is delivered.
 //!
 //! The input clock is 14.31818 MHz / 12 = 3,579,545 / 3 Hz, a third of the ACPI PM timer's.
 
@@ -43,6 +44,21 @@ const REFRESH_CLOCKS: i64 = 18;
 
 /// Shortest time between two interrupts of counter 0: a guest cannot make the host do nothing else.
 const MIN_INTERRUPT_NS: u64 = 20_000;
+
+/// Periods of a tick that can be made up for; of more only one interrupt remains.
+const CATCH_UP_PERIODS: Clocks = 4;
+
+/// Time between interrupts that make up for late ones: enough for the guest's handler, because the 8259
+/// keeps only one request.
+const CATCH_UP_NS: u64 = 150_000;
+
+/// Shortest period that is worth making up for, in input clocks (a millisecond).
+const SHORTEST_TICK: Clocks = 1193;
+
+/// Ticks of a guest at rest may be this many periods late.
+const LAZY_PERIODS: u64 = 3;
+/// But not later than this, nanoseconds.
+const LAZY_NS: u64 = 12_000_000;
 
 const NS_CLOCKS: (u128, u128) = (PIT_HZ.0 as u128, PIT_HZ.1 as u128 * 1_000_000_000);
 
@@ -146,6 +162,19 @@ impl Pit8254 {
         }
     }
 
+    /// Period of counter 0 if it ticks slowly enough for ticks to be made up for.
+    fn tick_period(&self) -> Option<Clocks> {
+        let counter = &self.counters[0];
+        let period = Clocks::from(counter.programmed_count());
+        (counter.is_periodic() && counter.is_counting() && period >= SHORTEST_TICK).then_some(period)
+    }
+
+    /// The tick after one that was due at `rise`, if that is late as well.
+    fn late_tick(&self, rise: Clocks, now: Clocks) -> Option<Clocks> {
+        let next = rise + self.tick_period()?;
+        (next <= now && now - rise < (CATCH_UP_PERIODS + 1) * self.tick_period()?).then_some(next)
+    }
+
     fn schedule(&mut self, ctx: &mut Ctx<'_>, now: Clocks) {
         let counter = &self.counters[0];
         self.next_rise = counter.next_rise(now);
@@ -156,7 +185,14 @@ impl Pit8254 {
                 } else {
                     0
                 };
-                ctx.schedule(self.device, time_of(at).max(earliest));
+                let at = time_of(at).max(earliest);
+                match self.tick_period() {
+                    Some(period) => {
+                        let slack = time_of(period).saturating_mul(LAZY_PERIODS).min(LAZY_NS);
+                        ctx.schedule_lazily(self.device, at, slack);
+                    }
+                    None => ctx.schedule(self.device, at),
+                }
             }
             None => ctx.cancel(self.device),
         }
@@ -217,8 +253,14 @@ impl Device for Pit8254 {
 
     fn on_event(&mut self, ctx: &mut Ctx<'_>) {
         let now = clocks_at(ctx.now);
+        let rise = self.next_rise.filter(|&rise| rise <= now);
         self.interrupt_if_due(ctx, now);
         self.settle(now);
+        if let Some(late) = rise.and_then(|rise| self.late_tick(rise, now)) {
+            self.next_rise = Some(late);
+            ctx.schedule(self.device, ctx.now.saturating_add(CATCH_UP_NS));
+            return;
+        }
         self.schedule(ctx, now);
     }
 
@@ -304,6 +346,27 @@ mod tests {
             assert_eq!(clocks_at(board.now), 1 + 11_932 * Clocks::from(edges));
         }
         assert_eq!(edges, 100);
+    }
+
+    #[test]
+    fn pit_ticks_that_are_a_little_late_are_all_delivered() {
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x34, 4000);
+        let late = time_of(1 + 3 * 4000 + 300);
+        board.advance_at_once(&mut pit, late);
+        let mut interrupts = u32::from(board.take_rise(IRQ0));
+        for _ in 0..10 {
+            board.advance(&mut pit, CATCH_UP_NS);
+            interrupts += u32::from(board.take_rise(IRQ0));
+        }
+        assert_eq!(interrupts, 3, "and the fourth is not due yet");
+        board.advance(&mut pit, time_of(4000));
+        assert!(board.take_rise(IRQ0), "the phase is kept");
+        let much_too_late = time_of(7 * 4000);
+        board.advance_at_once(&mut pit, much_too_late);
+        assert!(board.take_rise(IRQ0));
+        board.advance(&mut pit, 5 * CATCH_UP_NS);
+        assert!(!board.take_rise(IRQ0), "no burst of lost ticks");
     }
 
     #[test]
