@@ -1,0 +1,129 @@
+//! Random programs on the interpreter and on translated code: every register, flag, byte of memory,
+//! fault and count is compared, at every slice boundary.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+use conformance_tests::gen_int::{Rng, sequence, state};
+use conformance_tests::rig::Rig;
+use conformance_tests::{ARENA, ARENA_LEN, CODE};
+use emu_core::engine::Exit;
+use emu_core::interp::Interpreter;
+use emu_jit::{Jit, Options};
+
+fn cases(default: u32) -> u32 {
+    std::env::var("JIT_CASES").ok().and_then(|s| s.parse().ok()).unwrap_or(default)
+}
+
+/// A loop of a few rounds over random instructions, then INT 80h. The counter is the arena's last dword.
+fn program(rng: &mut Rng, rounds: u32, into: &mut Vec<u8>) {
+    let counter = ARENA + ARENA_LEN - 4;
+    into.extend_from_slice(&[0xC7, 0x05]);
+    into.extend_from_slice(&counter.to_le_bytes());
+    into.extend_from_slice(&rounds.to_le_bytes());
+    let start = into.len();
+    for _ in 0..1 + rng.below(3) {
+        let code = sequence(rng).code;
+        match rng.below(8) {
+            // A call of the rest, whose return address may get lost.
+            0 => {
+                into.extend_from_slice(&[0xE8, 0, 0, 0, 0]);
+                into.extend_from_slice(&code);
+                into.push(0xC3);
+            }
+            // An access through a segment with a base.
+            1 => {
+                into.extend_from_slice(&[[0x64, 0x65][rng.below(2) as usize], 0x8B, 0x40 | rng.below(4) as u8]);
+                into.push(rng.next_u64() as u8);
+                into.extend_from_slice(&code);
+            }
+            // MOV ES, AX and POP DS: what translated code assumes may end.
+            2 => {
+                let load = [0x8E, 0xC0 | (rng.below(2) as u8) * 0x18];
+                into.extend_from_slice(&load);
+                into.extend_from_slice(&code);
+            }
+            _ => into.extend_from_slice(&code),
+        }
+    }
+    into.extend_from_slice(&[0xFF, 0x0D]);
+    into.extend_from_slice(&counter.to_le_bytes());
+    let back = (start as i32) - (into.len() as i32 + 6);
+    into.extend_from_slice(&[0x0F, 0x85]);
+    into.extend_from_slice(&back.to_le_bytes());
+    into.extend_from_slice(&[0xCD, 0x80]);
+}
+
+fn options(n: u32) -> Options {
+    let all = Options::default();
+    match n {
+        0 => Options { threshold: 1, ..all },
+        1 => Options { threshold: 1, native: false, ..all },
+        2 => Options { threshold: 2, link: false, ..all },
+        _ => Options { threshold: 2, cache_bytes: 64 << 10, ..all },
+    }
+}
+
+fn compare(seed: u64, count: u32, opt: u32, slice: impl Fn(&mut Rng) -> u64) {
+    let mut a = Rig::new(Interpreter::new()).unwrap();
+    let mut b = Rig::new(Jit::with_options(options(opt)).unwrap()).unwrap();
+    let mut rng = Rng::new(seed);
+    let mut ends = [0u32; 4];
+    for case in 0..count {
+        let mut code = Vec::new();
+        let rounds = 1 + rng.below(4);
+        program(&mut rng, rounds, &mut code);
+        // Some programs lie across a page boundary.
+        let at = if rng.below(3) == 0 { (CODE & !0xFFF) + 0x1000 - rng.below(60) } else { CODE };
+        let before = state(&mut rng);
+        a.load(at, &code, &before);
+        b.load(at, &code, &before);
+        for _ in 0..200 {
+            let budget = slice(&mut rng);
+            let (x, y) = (a.run(budget), b.run(budget));
+            let (ra, rb) = (a.registers(), b.registers());
+            assert!(
+                x == y && ra == rb,
+                "seed {seed:#x} case {case} options {opt} at {at:#x}\n{code:02x?}\n{before_gpr:08x?} {flags:x}\n\
+                 interpreter {x:?} {ra}\ntranslated  {y:?} {rb}",
+                before_gpr = before.gpr,
+                flags = before.eflags,
+            );
+            if x != Exit::Budget {
+                ends[usize::from(a.cpu.eip == 0x9_3081)] += 1;
+                break;
+            }
+        }
+        let (ma, mb) = (a.memory(), b.memory());
+        if ma != mb {
+            let differ: Vec<_> =
+                ma.iter().zip(&mb).enumerate().filter(|(_, (x, y))| x != y).take(8).collect();
+            panic!("seed {seed:#x} case {case} options {opt}\n{code:02x?}\nmemory {differ:x?}");
+        }
+    }
+    println!("options {opt}: faults, ends {ends:?} {:?}", b.engine.jit_stats());
+    assert!(b.engine.jit_stats().translated > 0);
+}
+
+#[test]
+fn translated_blocks_agree_with_the_interpreter() {
+    compare(0x11, cases(20_000), 0, |_| 1000);
+}
+
+#[test]
+fn translated_blocks_stop_exactly_at_any_budget() {
+    compare(0x12, cases(20_000), 0, |rng| 1 + u64::from(rng.below(7)));
+}
+
+#[test]
+fn called_blocks_agree_with_the_interpreter() {
+    compare(0x13, cases(20_000), 1, |_| 1000);
+}
+
+#[test]
+fn unlinked_blocks_agree_with_the_interpreter() {
+    compare(0x14, cases(20_000), 2, |_| 1000);
+}
+
+#[test]
+fn an_exhausted_cache_changes_nothing() {
+    compare(0x15, cases(20_000), 3, |_| 1000);
+}
