@@ -1,4 +1,4 @@
-//! `benches interp`: the kernels on env86's interpreter and on v86.
+//! `benches interp`: the kernels on env86's engines and on v86.
 
 use std::path::PathBuf;
 
@@ -42,6 +42,8 @@ pub fn run(options: &Options) -> Result<()> {
     let peer = header.peer(V86Peer::find(options.v86.as_deref()));
 
     let mut engines: Vec<Box<dyn Engine + '_>> = vec![Box::new(Env86Interpreter)];
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    engines.push(Box::new(crate::engines::env86::Env86Jit));
     if let Some(peer) = &peer {
         engines.push(Box::new(V86::new(peer, false)));
         engines.push(Box::new(V86::new(peer, true)));

@@ -125,10 +125,7 @@ impl<E: CpuEngine> Rig<E> {
         cpu.set_segment(seg::FS, based);
         let limited = Segment { base: ARENA + 0x200, limit: 0xFF, selector: LIMITED, attr: 0x40F3 };
         cpu.set_segment(seg::GS, limited);
-        cpu.set_segment(
-            seg::CS,
-            Segment { base: 0, limit: u32::MAX, selector: USER_CS, attr: 0xC0FB },
-        );
+        cpu.set_segment(seg::CS, Segment { base: 0, limit: u32::MAX, selector: USER_CS, attr: 0xC0FB });
         cpu.cpl = 3;
         mem.flush_views();
         mem.select_view(true);

@@ -31,7 +31,11 @@ fn program(rng: &mut Rng, rounds: u32, into: &mut Vec<u8>) {
             }
             // An access through a segment with a base.
             1 => {
-                into.extend_from_slice(&[[0x64, 0x65][rng.below(2) as usize], 0x8B, 0x40 | rng.below(4) as u8]);
+                into.extend_from_slice(&[
+                    [0x64, 0x65][rng.below(2) as usize],
+                    0x8B,
+                    0x40 | rng.below(4) as u8,
+                ]);
                 into.push(rng.next_u64() as u8);
                 into.extend_from_slice(&code);
             }

@@ -386,8 +386,7 @@ impl CpuEngine for Jit {
                 Ok(Fetched::Single(insn)) => {
                     env.limit = 1;
                     env.attention = true;
-                    if let Some(trap) =
-                        Interpreter::run_block(cpu, &mut env, std::slice::from_ref(&insn))
+                    if let Some(trap) = Interpreter::run_block(cpu, &mut env, std::slice::from_ref(&insn))
                         && let Err(exit) = self.core.deliver(cpu, &mut env, trap)
                     {
                         break exit;
@@ -420,15 +419,8 @@ impl CpuEngine for Jit {
                         continue;
                     };
                     let in_page = self.core.cache().block(id).phys() & 0xFFF;
-                    let (left, stay) = self.routines.run(
-                        cpu,
-                        &mut env,
-                        &self.sites,
-                        &self.targets,
-                        address,
-                        in_page,
-                        end,
-                    );
+                    let (left, stay) =
+                        self.routines.run(cpu, &mut env, &self.sites, &self.targets, address, in_page, end);
                     self.stats.entries += 1;
                     self.stats.calls += stay.calls;
                     self.stats.left[left as usize] += 1;
