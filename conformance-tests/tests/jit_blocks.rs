@@ -2,9 +2,10 @@
 //! fault and count is compared, at every slice boundary.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use conformance_tests::gen_int::{Rng, sequence, state};
+use conformance_tests::gen_int::{self, Rng, sequence};
+use conformance_tests::gen_simd;
 use conformance_tests::rig::Rig;
-use conformance_tests::{ARENA, ARENA_LEN, CODE};
+use conformance_tests::{ARENA, ARENA_LEN, CODE, State};
 use emu_core::engine::Exit;
 use emu_core::interp::Interpreter;
 use emu_jit::{Jit, Options};
@@ -66,18 +67,44 @@ fn options(n: u32) -> Options {
     }
 }
 
-fn compare(seed: u64, count: u32, opt: u32, slice: impl Fn(&mut Rng) -> u64) {
+fn integer_case(rng: &mut Rng) -> (Vec<u8>, State) {
+    let mut code = Vec::new();
+    let rounds = 1 + rng.below(4);
+    program(rng, rounds, &mut code);
+    (code, gen_int::state(rng))
+}
+
+/// Vector instructions, sometimes with integer ones among them.
+fn simd_case(rows: &[gen_simd::Row], rng: &mut Rng) -> (Vec<u8>, State) {
+    let mut code = Vec::new();
+    let first = rng.below(rows.len() as u32) as usize;
+    let before = gen_simd::state(rng, &rows[first]);
+    for _ in 0..1 + rng.below(5) {
+        let row = &rows[rng.below(rows.len() as u32) as usize];
+        code.extend_from_slice(&gen_simd::encode(rng, row));
+        if rng.below(4) == 0 {
+            code.extend_from_slice(&sequence(rng).code);
+        }
+    }
+    code.extend_from_slice(&[0xCD, 0x80]);
+    (code, before)
+}
+
+fn compare(
+    seed: u64,
+    count: u32,
+    opt: u32,
+    mut generate: impl FnMut(&mut Rng) -> (Vec<u8>, State),
+    slice: impl Fn(&mut Rng) -> u64,
+) {
     let mut a = Rig::new(Interpreter::new()).unwrap();
     let mut b = Rig::new(Jit::with_options(options(opt)).unwrap()).unwrap();
     let mut rng = Rng::new(seed);
     let mut ends = [0u32; 4];
     for case in 0..count {
-        let mut code = Vec::new();
-        let rounds = 1 + rng.below(4);
-        program(&mut rng, rounds, &mut code);
+        let (code, before) = generate(&mut rng);
         // Some programs lie across a page boundary.
         let at = if rng.below(3) == 0 { (CODE & !0xFFF) + 0x1000 - rng.below(60) } else { CODE };
-        let before = state(&mut rng);
         a.load(at, &code, &before);
         b.load(at, &code, &before);
         for _ in 0..200 {
@@ -109,25 +136,31 @@ fn compare(seed: u64, count: u32, opt: u32, slice: impl Fn(&mut Rng) -> u64) {
 
 #[test]
 fn translated_blocks_agree_with_the_interpreter() {
-    compare(0x11, cases(20_000), 0, |_| 1000);
+    compare(0x11, cases(20_000), 0, integer_case, |_| 1000);
 }
 
 #[test]
 fn translated_blocks_stop_exactly_at_any_budget() {
-    compare(0x12, cases(20_000), 0, |rng| 1 + u64::from(rng.below(7)));
+    compare(0x12, cases(20_000), 0, integer_case, |rng| 1 + u64::from(rng.below(7)));
 }
 
 #[test]
 fn called_blocks_agree_with_the_interpreter() {
-    compare(0x13, cases(20_000), 1, |_| 1000);
+    compare(0x13, cases(20_000), 1, integer_case, |_| 1000);
 }
 
 #[test]
 fn unlinked_blocks_agree_with_the_interpreter() {
-    compare(0x14, cases(20_000), 2, |_| 1000);
+    compare(0x14, cases(20_000), 2, integer_case, |_| 1000);
 }
 
 #[test]
 fn an_exhausted_cache_changes_nothing() {
-    compare(0x15, cases(20_000), 3, |_| 1000);
+    compare(0x15, cases(20_000), 3, integer_case, |_| 1000);
+}
+
+#[test]
+fn vector_instructions_agree_with_the_interpreter() {
+    let rows = gen_simd::rows();
+    compare(0x16, cases(20_000), 0, |rng| simd_case(&rows, rng), |_| 1000);
 }

@@ -12,7 +12,7 @@ use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, VecAssembler};
 use emu_core::cpu::flags::{self, Flags};
 use emu_core::cpu::tlb::CODE_TABLE;
-use emu_core::cpu::{CpuState, Exec, Trap, seg};
+use emu_core::cpu::{CpuState, Exec, Trap, cr0, cr4, seg};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::interp::Env;
 
@@ -148,6 +148,13 @@ fn wide_segments(cpu: &CpuState) -> u64 {
         .fold(0, |mask, n| mask | 1 << n)
 }
 
+/// What translated code looks up instead of computing: [`crate::layout::WIDE_SEGMENTS`],
+/// [`crate::layout::SSE_USABLE`], [`crate::layout::HOST_MXCSR`].
+fn assumptions(cpu: &CpuState) -> u64 {
+    let sse = cpu.cr0 & (cr0::EM | cr0::TS) == 0 && cpu.cr4 & cr4::OSFXSR != 0;
+    wide_segments(cpu) | u64::from(sse) << 8 | 0x1F80 << 32
+}
+
 use emu_core::cpu::segment::attr as seg_attr;
 
 /// Calls the interpreter's function of a site. Returns 0 to go on behind the instruction.
@@ -195,7 +202,7 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
             cx.argument = u32::from(site.index) + 1;
             return 1;
         }
-        cpu.bindings[3] = wide_segments(cpu);
+        cpu.bindings[3] = assumptions(cpu);
     }
     0
 }
@@ -420,7 +427,7 @@ impl Routines {
             u64::from(base) << 32 | u64::from(pack(cpu.flags)),
             0,
             targets.as_ptr() as u64,
-            wide_segments(cpu),
+            assumptions(cpu),
         ];
         let state = std::ptr::from_mut(cpu);
         context.cpu = state;

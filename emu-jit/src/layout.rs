@@ -69,6 +69,18 @@ pub(crate) const TARGETS: i32 = BINDINGS + 16;
 /// Bit s: segment s covers all offsets for reading and writing, whatever its base (a byte).
 pub(crate) const WIDE_SEGMENTS: i32 = BINDINGS + 24;
 
+/// SSE instructions neither are undefined nor trap (a byte, 0 or 1).
+pub(crate) const SSE_USABLE: i32 = BINDINGS + 25;
+/// MXCSR.
+pub(crate) const MXCSR: i32 = at(offset_of!(CpuState, mxcsr));
+/// The value of MXCSR that Rust code runs with.
+pub(crate) const HOST_MXCSR: i32 = BINDINGS + 28;
+
+/// XMM register `n`.
+pub(crate) const fn xmm(n: u8) -> i32 {
+    at(offset_of!(CpuState, xmm)) + 16 * n as i32
+}
+
 const _: () = {
     assert!(offset_of!(emu_core::cpu::Segment, base) == 0);
     assert!(seg_base(5) < 128 && gpr(0) >= -128);

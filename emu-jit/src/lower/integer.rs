@@ -8,20 +8,20 @@ use iced_x86::{Mnemonic, OpKind};
 
 use super::control::condition;
 use super::memory::Direction;
-use super::{Translator, plan};
+use super::{Translator, plan, simd};
 use crate::encode::{self, Rm};
 use crate::layout::{CPL, EFLAGS, host, pinned};
 
 /// Where an operand is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Register,
     Memory,
     Immediate,
 }
 
 impl Translator<'_> {
-    fn kind(&self, n: u32) -> Kind {
+    pub(super) fn kind(&self, n: u32) -> Kind {
         match self.ins[self.n].op_kind(n) {
             OpKind::Register => Kind::Register,
             OpKind::Memory => Kind::Memory,
@@ -30,7 +30,7 @@ impl Translator<'_> {
     }
 
     /// Register operand `n` as the host names it (AH CH DH BH: 4-7).
-    fn reg(&self, n: u32) -> u8 {
+    pub(super) fn reg(&self, n: u32) -> u8 {
         let r = self.ins[self.n].op_register(n);
         if r.is_gpr8() { register_number(r) } else { pinned(register_number(r)) }
     }
@@ -63,6 +63,10 @@ impl Translator<'_> {
         let m = ins.mnemonic();
         let size = if ins.op_count() == 0 { 4 } else { plan::size(&ins) };
         if plan::is_nop(m) {
+            return false;
+        }
+        if simd::is_simd(&ins) {
+            self.simd();
             return false;
         }
         match m {
@@ -127,9 +131,9 @@ impl Translator<'_> {
             Mnemonic::Btc => self.bit(size, 7),
             Mnemonic::Bsf | Mnemonic::Tzcnt => self.scan(0xBC),
             Mnemonic::Bsr | Mnemonic::Lzcnt => self.scan(0xBD),
-            Mnemonic::Clc => self.change_carry(!1, 0),
-            Mnemonic::Stc => self.change_carry(!1, 1),
-            Mnemonic::Cmc => self.change_carry(!0, 1),
+            Mnemonic::Clc => self.change_carry(true, false),
+            Mnemonic::Stc => self.change_carry(true, true),
+            Mnemonic::Cmc => self.change_carry(false, true),
             Mnemonic::Cld => {
                 dynasm!(self.ops ; .arch x64 ; and DWORD [r13 + EFLAGS], !(flags::DF as i32));
                 self.clobber();
@@ -236,6 +240,27 @@ impl Translator<'_> {
         self.flags_set();
         if let Some((_, back)) = labels {
             dynasm!(self.ops ; .arch x64 ; =>back);
+        }
+    }
+
+    /// CMP or TEST of registers or a register and an immediate, for the flags.
+    pub(super) fn compare(&mut self) {
+        let ins = self.insn();
+        let size = plan::size(&ins);
+        let d = self.reg(0);
+        let imm = self.insns[self.n].imm;
+        let is_test = ins.mnemonic() == Mnemonic::Test;
+        match (is_test, self.kind(1)) {
+            (_, Kind::Register) => {
+                let s = self.reg(1);
+                let opcode = if is_test { 0x84 } else { 0x38 };
+                encode::op(&mut self.ops, size, &[Self::sized(size, opcode)], s, Rm::Reg(d));
+            }
+            (true, _) => {
+                encode::op(&mut self.ops, size, &[Self::sized(size, 0xF6)], 0, Rm::Reg(d));
+                encode::imm(&mut self.ops, size, imm);
+            }
+            _ => self.immediate_group(size, 7, Rm::Reg(d), imm),
         }
     }
 

@@ -16,6 +16,7 @@ mod flags;
 mod integer;
 mod memory;
 mod plan;
+mod simd;
 
 use dynasm::dynasm;
 use dynasmrt::x64::X64Relocation;
@@ -24,7 +25,7 @@ use emu_core::decode::{BlockId, Insn};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 use crate::entry::{Routines, Site};
-use plan::Plan;
+use plan::{Plan, Recipe};
 
 pub(crate) type Ops = VecAssembler<X64Relocation>;
 
@@ -62,7 +63,8 @@ pub(crate) struct Lowered {
 /// Code emitted behind the block.
 enum Stub {
     /// The instruction is left to the interpreter's function.
-    Slow { at: DynamicLabel, back: DynamicLabel, number: usize, flags: bool },
+    /// The flags before it may have to be computed first.
+    Slow { at: DynamicLabel, back: DynamicLabel, number: usize, flags: bool, recipe: Option<Recipe> },
     /// An access that is not aligned: does it cross a page?
     Unaligned { at: DynamicLabel, address: u8, size: u32, back: DynamicLabel, slow: DynamicLabel },
     /// An edge that is not linked, to an offset in the page.
@@ -92,6 +94,12 @@ struct Translator<'a> {
     plans: Vec<Plan>,
     /// Flags behind instruction n can be seen.
     visible: Vec<bool>,
+    /// How to compute the flags behind instruction n again; they are not stored then.
+    recipes: Vec<Option<Recipe>>,
+    /// The recipe for the flags as they are now, if they are neither in the slot nor invisible.
+    recipe: Option<Recipe>,
+    /// The bytes of the block.
+    bytes: &'a [u8],
     /// The instruction being lowered.
     n: usize,
     /// The host's arithmetic flags are the guest's.
@@ -108,7 +116,7 @@ struct Translator<'a> {
 
 /// Translates the block whose bytes and decoded instructions are given. `None` if the bytes are not what
 /// was decoded.
-pub(crate) fn translate(place: Place<'_>, bytes: &[u8], insns: &[Insn]) -> Option<Lowered> {
+pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]) -> Option<Lowered> {
     let mut decoder = Decoder::new(32, bytes, DecoderOptions::NONE);
     let mut ins = Vec::with_capacity(insns.len());
     for insn in insns {
@@ -120,7 +128,7 @@ pub(crate) fn translate(place: Place<'_>, bytes: &[u8], insns: &[Insn]) -> Optio
         ins.push(i);
         decoder.set_position(usize::from(insn.end)).ok()?;
     }
-    let (plans, visible) = plan::plan(&ins, insns, place.features);
+    let plan::Planned { plans, visible, recipes } = plan::plan(&ins, insns, place.features);
     let ops = Ops::new(place.address);
     let t = Translator {
         ops,
@@ -129,6 +137,9 @@ pub(crate) fn translate(place: Place<'_>, bytes: &[u8], insns: &[Insn]) -> Optio
         ins,
         plans,
         visible,
+        recipes,
+        recipe: None,
+        bytes,
         n: 0,
         host: false,
         slot: true,
@@ -260,7 +271,7 @@ impl Translator<'_> {
         let at = self.ops.new_dynamic_label();
         let back = self.ops.new_dynamic_label();
         let flags = plan::facts(&self.ins[self.n], &self.insns[self.n]).sets_flags;
-        self.stubs.push(Stub::Slow { at, back, number: self.n, flags });
+        self.stubs.push(Stub::Slow { at, back, number: self.n, flags, recipe: self.recipe });
         (at, back)
     }
 
@@ -268,9 +279,14 @@ impl Translator<'_> {
         // Stubs are only added by instructions, which are all lowered.
         for stub in std::mem::take(&mut self.stubs) {
             match stub {
-                Stub::Slow { at, back, number, flags } => {
+                Stub::Slow { at, back, number, flags, recipe } => {
                     let site = self.site(number);
-                    dynasm!(self.ops ; .arch x64 ; =>at ; mov r8d, site);
+                    dynasm!(self.ops ; .arch x64 ; =>at);
+                    if let Some(recipe) = recipe {
+                        self.replay(recipe);
+                        self.store_flags();
+                    }
+                    dynasm!(self.ops ; .arch x64 ; mov r8d, site);
                     let exec = self.place.routines.exec;
                     self.call_routine(exec);
                     if self.insns[number].flags & Insn::ENDS_BLOCK != 0 {

@@ -1,9 +1,11 @@
 //! What is lowered natively, and which flags can be seen.
 
 use emu_core::decode::Insn;
+use emu_core::decode::iced::register_number;
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
-use super::Features;
+use super::{Features, simd};
+use crate::layout::pinned;
 
 /// How an instruction is lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +59,36 @@ pub(super) fn size(ins: &Instruction) -> u32 {
     }
 }
 
+/// How to compute flags again from registers. Sizes other than 32 bits are kept for those that need no
+/// arithmetic.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Recipe {
+    /// The result of a logical operation is in a register.
+    Logic { size: u32, r: u8 },
+    /// `r` is the sum of what it was and a constant.
+    AddImm { r: u8, imm: i32 },
+    /// `r` is what it was minus a constant.
+    SubImm { r: u8, imm: i32 },
+    /// `r` is the sum of what it was and `s`.
+    Add { r: u8, s: u8 },
+    /// `r` is what it was minus `s`.
+    Sub { r: u8, s: u8 },
+    /// CMP or TEST of registers, instruction `n`.
+    Compare { n: usize },
+}
+
+/// What is known of a block's instructions before they are lowered.
+pub(super) struct Planned {
+    pub(super) plans: Vec<Plan>,
+    /// The flags behind the instruction can be seen and must be stored.
+    pub(super) visible: Vec<bool>,
+    /// The flags behind the instruction can be seen only where memory accesses are slow, and can be
+    /// computed there.
+    pub(super) recipes: Vec<Option<Recipe>>,
+}
+
 /// Plans and visibility of flags, from the end of the block to its start.
-pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> (Vec<Plan>, Vec<bool>) {
+pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> Planned {
     let mut plans = vec![Plan::Call; ins.len()];
     let mut visible = vec![true; ins.len()];
     // At the end of the block they are.
@@ -68,15 +98,113 @@ pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> (
         if features.native && is_native(&ins[n], &insns[n], after, features) {
             plans[n] = Plan::Native;
         }
-        let leaves = plans[n] == Plan::Call
-            || insns[n].flags & Insn::ENDS_BLOCK != 0
-            || (has_memory(&ins[n]) && ins[n].mnemonic() != Mnemonic::Lea && !is_nop(ins[n].mnemonic()))
-            || uses_stack(ins[n].mnemonic())
-            || leaves_otherwise(ins[n].mnemonic());
         let reads = ins[n].rflags_read() & ARITH != 0;
-        after = leaves || reads || (after && !sets_all(&ins[n]));
+        after = leaves_always(&ins[n], &insns[n], plans[n])
+            || may_be_slow(&ins[n])
+            || reads
+            || (after && !sets_all(&ins[n]));
     }
-    (plans, visible)
+    let mut recipes = vec![None; ins.len()];
+    for n in 0..ins.len() {
+        if visible[n]
+            && plans[n] == Plan::Native
+            && let Some((recipe, registers)) = recipe(n, &ins[n], &insns[n])
+            && is_enough(n, registers, ins, insns, &plans)
+        {
+            recipes[n] = Some(recipe);
+            visible[n] = false;
+        }
+    }
+    Planned { plans, visible, recipes }
+}
+
+/// The flags have to be in the slot for this instruction.
+fn leaves_always(ins: &Instruction, insn: &Insn, plan: Plan) -> bool {
+    plan == Plan::Call || insn.flags & Insn::ENDS_BLOCK != 0 || leaves_otherwise(ins.mnemonic())
+}
+
+/// A native instruction that is left to the interpreter when an access is slow.
+fn may_be_slow(ins: &Instruction) -> bool {
+    let m = ins.mnemonic();
+    (has_memory(ins) && m != Mnemonic::Lea && !is_nop(m)) || uses_stack(m) || simd::is_simd(ins)
+}
+
+/// The recipe for an instruction's flags, and a mask of the guest registers it needs.
+fn recipe(n: usize, ins: &Instruction, insn: &Insn) -> Option<(Recipe, u8)> {
+    if ins.op0_kind() != OpKind::Register {
+        return None;
+    }
+    let full = |r: Register| 1u8 << r.full_register32().number();
+    let op0 = ins.op0_register();
+    let size = op0.size() as u32;
+    let r = pinned_or_byte(op0);
+    let imm = insn.imm as i32;
+    let source = (ins.op1_kind() == OpKind::Register).then(|| ins.op1_register());
+    let is_memory = ins.op1_kind() == OpKind::Memory;
+    Some(match ins.mnemonic() {
+        Mnemonic::And | Mnemonic::Or | Mnemonic::Xor => (Recipe::Logic { size, r }, full(op0)),
+        Mnemonic::Cmp | Mnemonic::Test if !is_memory => {
+            (Recipe::Compare { n }, full(op0) | source.map_or(0, full))
+        }
+        _ if size != 4 || is_memory || source == Some(op0) => return None,
+        Mnemonic::Add => match source {
+            Some(s) => (Recipe::Add { r, s: pinned_or_byte(s) }, full(op0) | full(s)),
+            None => (Recipe::AddImm { r, imm }, full(op0)),
+        },
+        Mnemonic::Sub => match source {
+            Some(s) => (Recipe::Sub { r, s: pinned_or_byte(s) }, full(op0) | full(s)),
+            None => (Recipe::SubImm { r, imm }, full(op0)),
+        },
+        _ => return None,
+    })
+}
+
+fn pinned_or_byte(r: Register) -> u8 {
+    let n = register_number(r);
+    if r.is_gpr8() { n } else { pinned(n) }
+}
+
+/// Everything that can see the flags behind instruction `n` is a slow access, and the registers are as
+/// instruction `n` left them there.
+fn is_enough(n: usize, registers: u8, ins: &[Instruction], insns: &[Insn], plans: &[Plan]) -> bool {
+    let mut intact = true;
+    for k in n + 1..ins.len() {
+        let i = &ins[k];
+        if leaves_always(i, &insns[k], plans[k]) || i.rflags_read() & ARITH != 0 {
+            return false;
+        }
+        if may_be_slow(i) && !intact {
+            return false;
+        }
+        if sets_all(i) {
+            return true;
+        }
+        if i.rflags_modified() & ARITH != 0 {
+            return false;
+        }
+        intact &= written(i) & registers == 0;
+    }
+    false
+}
+
+/// Guest registers a native instruction may write: more than it does, never fewer.
+fn written(ins: &Instruction) -> u8 {
+    let mut mask = 0;
+    for n in 0..ins.op_count().min(2) {
+        let r = ins.op_register(n);
+        if ins.op_kind(n) == OpKind::Register && is_general(r) && (n == 0 || ins.mnemonic() == Mnemonic::Xchg)
+        {
+            mask |= 1 << r.full_register32().number();
+        }
+    }
+    mask | match ins.mnemonic() {
+        Mnemonic::Cdq | Mnemonic::Cwd => 1 << 2,
+        Mnemonic::Cwde | Mnemonic::Cbw => 1 << 0,
+        Mnemonic::Mul | Mnemonic::Imul | Mnemonic::Div | Mnemonic::Idiv => 1 << 0 | 1 << 2,
+        Mnemonic::Push | Mnemonic::Pop => 1 << 4,
+        Mnemonic::Leave => 1 << 4 | 1 << 5,
+        _ => 0,
+    }
 }
 
 fn uses_stack(m: Mnemonic) -> bool {
@@ -107,7 +235,10 @@ fn sets_all(ins: &Instruction) -> bool {
         | Mnemonic::Test
         | Mnemonic::Mul
         | Mnemonic::Imul
-        | Mnemonic::Xadd => true,
+        | Mnemonic::Ucomisd
+        | Mnemonic::Ucomiss
+        | Mnemonic::Comisd
+        | Mnemonic::Comiss => true,
         // Native with a count of at least 1 only.
         Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Shld | Mnemonic::Shrd => {
             shift_count(ins).is_some_and(|n| n != 0)
@@ -165,6 +296,9 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         return true;
     }
     let memory = has_memory(ins);
+    if simd::is_simd(ins) {
+        return !memory || is_addressable(ins, insn);
+    }
     if memory && !is_addressable(ins, insn) && m != Mnemonic::Lea {
         return false;
     }
