@@ -48,6 +48,9 @@ pub(crate) const fn seg_base(s: u8) -> i32 {
     at(offset_of!(CpuState, seg)) + s as i32 * size_of::<emu_core::cpu::Segment>() as i32
 }
 
+/// A spare register slot: r11 while the interpreter's function runs.
+pub(crate) const KEPT: i32 = gpr(12);
+
 /// EIP.
 pub(crate) const EIP: i32 = at(offset_of!(CpuState, eip));
 /// EFLAGS without the arithmetic flags.

@@ -6,7 +6,7 @@ use dynasmrt::DynasmApi;
 use super::Translator;
 use super::plan::Recipe;
 use crate::encode::{self, Rm};
-use crate::layout::SLOT;
+use crate::layout::{SLOT, host};
 
 /// AF in what LAHF gives.
 const AF: i8 = 0x10;
@@ -76,7 +76,7 @@ impl Translator<'_> {
     pub(super) fn flags_set_but_af(&mut self) {
         self.slot = false;
         self.host = false;
-        self.recipe = None;
+        self.recipe = self.recipes[self.n];
         if self.is_visible() {
             dynasm!(self.ops
                 ; .arch x64
@@ -155,9 +155,28 @@ impl Translator<'_> {
         self.host = false;
     }
 
-    /// Computes flags again from what their instruction has left behind, into the host's flags. Changes
-    /// r10.
-    pub(super) fn replay(&mut self, recipe: Recipe) {
+    /// Computes flags again from what their instruction has left behind, and stores them in the slot.
+    /// Changes r10 and the host's flags.
+    pub(super) fn store_recipe(&mut self, recipe: Recipe) {
+        if let Recipe::Shift { size, number, count } = recipe {
+            dynasm!(self.ops ; .arch x64 ; mov r10d, r11d);
+            self.shift_by(size, number, Rm::Reg(host::R10), count, true);
+            dynasm!(self.ops
+                ; .arch x64
+                ; mov r10d, eax
+                ; lahf
+                ; seto al
+                ; and ah, !AF
+                ; mov [BYTE r13 + SLOT as i8], ax
+                ; mov eax, r10d
+            );
+        } else {
+            self.replay(recipe);
+            self.store_flags();
+        }
+    }
+
+    fn replay(&mut self, recipe: Recipe) {
         match recipe {
             Recipe::Logic { size, r } => {
                 let opcode = if size == 1 { 0x84 } else { 0x85 };
@@ -180,6 +199,29 @@ impl Translator<'_> {
                 self.compare();
                 self.n = saved;
             }
+            Recipe::Step { r, number: 0 } => {
+                dynasm!(self.ops
+                    ; .arch x64
+                    ; bt WORD [BYTE r13 + SLOT as i8], 8
+                    ; lea r10d, [Rq(r) - 1]
+                    ; inc r10d
+                );
+            }
+            Recipe::Step { r, .. } => {
+                dynasm!(self.ops
+                    ; .arch x64
+                    ; bt WORD [BYTE r13 + SLOT as i8], 8
+                    ; lea r10d, [Rq(r) + 1]
+                    ; dec r10d
+                );
+            }
+            Recipe::AddMemory { r } => {
+                dynasm!(self.ops ; .arch x64 ; mov r10d, Rd(r) ; sub r10d, r11d ; add r10d, r11d);
+            }
+            Recipe::SubMemory { r } => {
+                dynasm!(self.ops ; .arch x64 ; mov r10d, r11d ; sub r10d, Rd(r) ; cmp r11d, r10d);
+            }
+            Recipe::Shift { .. } => {}
         }
     }
 

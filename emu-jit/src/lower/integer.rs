@@ -8,6 +8,7 @@ use iced_x86::{Mnemonic, OpKind};
 
 use super::control::condition;
 use super::memory::Direction;
+use super::plan::Recipe;
 use super::{Translator, plan, simd};
 use crate::encode::{self, Rm};
 use crate::layout::{CPL, EFLAGS, host, pinned};
@@ -222,6 +223,9 @@ impl Translator<'_> {
         match (k0, k1, rm) {
             (Kind::Register, Kind::Memory, Some(rm)) => {
                 let d = self.reg(0);
+                if self.recipes[self.n].is_some_and(Recipe::keeps_operand) {
+                    dynasm!(self.ops ; .arch x64 ; mov r11d, Rd(d));
+                }
                 self.with_memory(size, &[Self::sized(size, opcode | 2)], d, rm);
             }
             (Kind::Memory, Kind::Register, Some(rm)) => {
@@ -395,7 +399,7 @@ impl Translator<'_> {
     }
 
     /// Shift or rotation by a constant. `exact` makes the last step a shift by 1, whose OF is defined.
-    fn shift_by(&mut self, size: u32, number: u8, rm: Rm, count: u32, exact: bool) {
+    pub(super) fn shift_by(&mut self, size: u32, number: u8, rm: Rm, count: u32, exact: bool) {
         let first = if exact { count - 1 } else { count };
         if first != 0 {
             encode::op(&mut self.ops, size, &[Self::sized(size, 0xC0)], number, rm);
@@ -412,6 +416,9 @@ impl Translator<'_> {
         match plan::shift_count(&self.insn()) {
             Some(count) => {
                 let (rm, back) = self.shifted(size);
+                if let (Some(_), Rm::Reg(r)) = (self.recipes[self.n], rm) {
+                    dynasm!(self.ops ; .arch x64 ; mov r11d, Rd(r));
+                }
                 self.shift_by(size, number, rm, count, visible);
                 self.flags_set_but_af();
                 if let Some(back) = back {

@@ -21,10 +21,12 @@ mod simd;
 use dynasm::dynasm;
 use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler};
+use emu_core::decode::iced::register_number;
 use emu_core::decode::{BlockId, Insn};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 use crate::entry::{Routines, Site};
+use crate::layout::{KEPT, host, pinned};
 use plan::{Plan, Recipe};
 
 pub(crate) type Ops = VecAssembler<X64Relocation>;
@@ -283,12 +285,27 @@ impl Translator<'_> {
                     let site = self.site(number);
                     dynasm!(self.ops ; .arch x64 ; =>at);
                     if let Some(recipe) = recipe {
-                        self.replay(recipe);
-                        self.store_flags();
+                        self.store_recipe(recipe);
+                    }
+                    // What r11 holds behind the instruction: what it held before it, or what the
+                    // instruction would have put there.
+                    let kept = if self.recipes[number].is_some_and(Recipe::keeps_operand) {
+                        let r = register_number(self.ins[number].op0_register());
+                        Some(pinned(r))
+                    } else if recipe.is_some_and(Recipe::keeps_operand) {
+                        Some(host::R11)
+                    } else {
+                        None
+                    };
+                    if let Some(r) = kept {
+                        dynasm!(self.ops ; .arch x64 ; mov [BYTE r13 + KEPT as i8], Rd(r));
                     }
                     dynasm!(self.ops ; .arch x64 ; mov r8d, site);
                     let exec = self.place.routines.exec;
                     self.call_routine(exec);
+                    if kept.is_some() {
+                        dynasm!(self.ops ; .arch x64 ; mov r11d, [BYTE r13 + KEPT as i8]);
+                    }
                     if self.insns[number].flags & Insn::ENDS_BLOCK != 0 {
                         let target = self.place.routines.target_eip;
                         self.jump(target);

@@ -75,7 +75,25 @@ pub(super) enum Recipe {
     Sub { r: u8, s: u8 },
     /// CMP or TEST of registers, instruction `n`.
     Compare { n: usize },
+    /// INC (0) or DEC (1) of `r`; CF is in the slot.
+    Step { r: u8, number: u8 },
+    /// A shift of what `r11` holds.
+    Shift { size: u32, number: u8, count: u32 },
+    /// `r` is the sum of `r11` and something in memory.
+    AddMemory { r: u8 },
+    /// `r` is `r11` minus something in memory.
+    SubMemory { r: u8 },
 }
+
+impl Recipe {
+    /// The instruction copies its first operand to r11 before it changes it.
+    pub(super) fn keeps_operand(self) -> bool {
+        matches!(self, Self::Shift { .. } | Self::AddMemory { .. } | Self::SubMemory { .. })
+    }
+}
+
+/// In masks of registers: r11, which keeps an operand for a recipe.
+const KEPT: u16 = 1 << 8;
 
 /// What is known of a block's instructions before they are lowered.
 pub(super) struct Planned {
@@ -130,11 +148,11 @@ fn may_be_slow(ins: &Instruction) -> bool {
 }
 
 /// The recipe for an instruction's flags, and a mask of the guest registers it needs.
-fn recipe(n: usize, ins: &Instruction, insn: &Insn) -> Option<(Recipe, u8)> {
+fn recipe(n: usize, ins: &Instruction, insn: &Insn) -> Option<(Recipe, u16)> {
     if ins.op0_kind() != OpKind::Register {
         return None;
     }
-    let full = |r: Register| 1u8 << r.full_register32().number();
+    let full = |r: Register| 1u16 << r.full_register32().number();
     let op0 = ins.op0_register();
     let size = op0.size() as u32;
     let r = pinned_or_byte(op0);
@@ -146,7 +164,19 @@ fn recipe(n: usize, ins: &Instruction, insn: &Insn) -> Option<(Recipe, u8)> {
         Mnemonic::Cmp | Mnemonic::Test if !is_memory => {
             (Recipe::Compare { n }, full(op0) | source.map_or(0, full))
         }
-        _ if size != 4 || is_memory || source == Some(op0) => return None,
+        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar if size == 4 => {
+            let number = match ins.mnemonic() {
+                Mnemonic::Shr => 5,
+                Mnemonic::Sar => 7,
+                _ => 4,
+            };
+            (Recipe::Shift { size, number, count: shift_count(ins)? }, KEPT)
+        }
+        _ if size != 4 || source == Some(op0) || is_memory && ins.mnemonic() == Mnemonic::Cmp => return None,
+        Mnemonic::Inc => (Recipe::Step { r, number: 0 }, full(op0)),
+        Mnemonic::Dec => (Recipe::Step { r, number: 1 }, full(op0)),
+        Mnemonic::Add if is_memory => (Recipe::AddMemory { r }, full(op0) | KEPT),
+        Mnemonic::Sub if is_memory => (Recipe::SubMemory { r }, full(op0) | KEPT),
         Mnemonic::Add => match source {
             Some(s) => (Recipe::Add { r, s: pinned_or_byte(s) }, full(op0) | full(s)),
             None => (Recipe::AddImm { r, imm }, full(op0)),
@@ -166,14 +196,16 @@ fn pinned_or_byte(r: Register) -> u8 {
 
 /// Everything that can see the flags behind instruction `n` is a slow access, and the registers are as
 /// instruction `n` left them there.
-fn is_enough(n: usize, registers: u8, ins: &[Instruction], insns: &[Insn], plans: &[Plan]) -> bool {
+fn is_enough(n: usize, registers: u16, ins: &[Instruction], insns: &[Insn], plans: &[Plan]) -> bool {
     let mut intact = true;
     for k in n + 1..ins.len() {
         let i = &ins[k];
         if leaves_always(i, &insns[k], plans[k]) || i.rflags_read() & ARITH != 0 {
             return false;
         }
-        if may_be_slow(i) && !intact {
+        // PUSH of memory changes r11 before its second check.
+        let early = i.mnemonic() == Mnemonic::Push && written(i) & KEPT & registers != 0;
+        if may_be_slow(i) && (!intact || early) {
             return false;
         }
         if sets_all(i) {
@@ -188,8 +220,13 @@ fn is_enough(n: usize, registers: u8, ins: &[Instruction], insns: &[Insn], plans
 }
 
 /// Guest registers a native instruction may write: more than it does, never fewer.
-fn written(ins: &Instruction) -> u8 {
-    let mut mask = 0;
+fn written(ins: &Instruction) -> u16 {
+    // Most moves leave r11 alone.
+    let keeps = matches!(
+        ins.mnemonic(),
+        Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Lea | Mnemonic::Not | Mnemonic::Bswap
+    ) || ins.mnemonic() == Mnemonic::Push && !has_memory(ins);
+    let mut mask = if keeps { 0 } else { KEPT };
     for n in 0..ins.op_count().min(2) {
         let r = ins.op_register(n);
         if ins.op_kind(n) == OpKind::Register && is_general(r) && (n == 0 || ins.mnemonic() == Mnemonic::Xchg)
