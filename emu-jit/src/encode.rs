@@ -7,9 +7,9 @@ use dynasmrt::DynasmApi;
 pub(crate) enum Rm {
     /// A host register. In byte instructions 4-7 are AH CH DH BH.
     Reg(u8),
-    /// A checked guest address: `[base + index - 1]`, where `base` holds a table entry and `index` the
-    /// linear address.
-    Guest(u8, u8),
+    /// A checked guest address: `[base + index + displacement - 1]`, where `base` holds a table entry and
+    /// `index` plus the displacement is the linear address.
+    Guest(u8, u8, i32),
 }
 
 /// Emits `prefix REX opcode ModRM` for an operand size of 1, 2, 4 or 8 bytes.
@@ -22,7 +22,7 @@ pub(crate) fn op<A: DynasmApi>(a: &mut A, size: u32, opcode: &[u8], reg: u8, rm:
     }
     let (x, b) = match rm {
         Rm::Reg(r) => (0, r >> 3),
-        Rm::Guest(base, index) => (index >> 3, base >> 3),
+        Rm::Guest(base, index, _) => (index >> 3, base >> 3),
     };
     let mut opcode = opcode;
     if let [first @ (0xF2 | 0xF3), rest @ ..] = opcode {
@@ -38,10 +38,15 @@ pub(crate) fn op<A: DynasmApi>(a: &mut A, size: u32, opcode: &[u8], reg: u8, rm:
     let reg = (reg & 7) << 3;
     match rm {
         Rm::Reg(r) => a.push(0xC0 | reg | (r & 7)),
-        Rm::Guest(base, index) => {
-            a.push(0x44 | reg);
+        Rm::Guest(base, index, disp) => {
+            let disp = disp - 1;
+            let short = i8::try_from(disp);
+            a.push(if short.is_ok() { 0x44 } else { 0x84 } | reg);
             a.push((index & 7) << 3 | (base & 7));
-            a.push(0xFF);
+            match short {
+                Ok(disp) => a.push(disp as u8),
+                Err(_) => a.push_i32(disp),
+            }
         }
     }
 }

@@ -51,6 +51,12 @@ pub(crate) const fn seg_base(s: u8) -> i32 {
 /// A spare register slot: r11 while the interpreter's function runs.
 pub(crate) const KEPT: i32 = gpr(12);
 
+/// Spare register slots: the table entry of the page ESP (0) or EBP (1) points into, 0 if accesses have to
+/// look for themselves (8 bytes).
+pub(crate) const fn frame(which: usize) -> i32 {
+    gpr(if which == 0 { 14 } else { 10 })
+}
+
 /// EIP.
 pub(crate) const EIP: i32 = at(offset_of!(CpuState, eip));
 /// EFLAGS without the arithmetic flags.

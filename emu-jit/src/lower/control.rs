@@ -101,12 +101,11 @@ impl Translator<'_> {
     /// Pushes the address behind the instruction. Changes r8-r10.
     fn push_return(&mut self) {
         let (slow, _) = self.slow();
-        dynasm!(self.ops ; .arch x64 ; lea r8d, [r14 - 4]);
-        let rm = self.check(host::R8, 4, Direction::Write, slow);
+        let rm = self.frame_access(0, -4, Direction::Write, slow);
         let next = self.end_in_page() as i32;
         dynasm!(self.ops ; .arch x64 ; mov r10d, [BYTE r13 + PAGE_BASE as i8] ; add r10d, next);
         encode::op(&mut self.ops, 4, &[0x89], host::R10, rm);
-        dynasm!(self.ops ; .arch x64 ; mov r14d, r8d);
+        dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 - 4]);
     }
 
     /// Loads the target of an indirect branch.
@@ -143,7 +142,7 @@ impl Translator<'_> {
             }
             Mnemonic::Ret => {
                 let (slow, _) = self.slow();
-                let rm = self.check(host::ESP, 4, Direction::Read, slow);
+                let rm = self.frame_access(0, 0, Direction::Read, slow);
                 encode::op(&mut self.ops, 4, &[0x8B], host::R8, rm);
                 let pop = 4 + (self.insns[self.n].imm & 0xFFFF) as i32;
                 dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + pop]);

@@ -100,7 +100,7 @@ impl Translator<'_> {
             Mnemonic::Push => self.push(),
             Mnemonic::Pop => {
                 let (slow, back) = self.slow();
-                let rm = self.check(host::ESP, 4, Direction::Read, slow);
+                let rm = self.frame_access(0, 0, Direction::Read, slow);
                 let r = self.reg(0);
                 // ESP as destination: the value read wins.
                 encode::op(&mut self.ops, 4, &[0x8B], host::R11, rm);
@@ -108,7 +108,7 @@ impl Translator<'_> {
             }
             Mnemonic::Leave => {
                 let (slow, back) = self.slow();
-                let rm = self.check(5, 4, Direction::Read, slow);
+                let rm = self.frame_access(1, 0, Direction::Read, slow);
                 encode::op(&mut self.ops, 4, &[0x8B], host::R11, rm);
                 dynasm!(self.ops ; .arch x64 ; lea r14d, [rbp + 4] ; mov ebp, r11d ; =>back);
             }
@@ -376,8 +376,7 @@ impl Translator<'_> {
                 Some(host::R11)
             }
         };
-        dynasm!(self.ops ; .arch x64 ; lea r8d, [r14 - 4]);
-        let rm = self.check(host::R8, 4, Direction::Write, slow);
+        let rm = self.frame_access(0, -4, Direction::Write, slow);
         match value {
             Some(r) => encode::op(&mut self.ops, 4, &[0x89], r, rm),
             None => {
@@ -386,7 +385,7 @@ impl Translator<'_> {
                 encode::imm(&mut self.ops, 4, v);
             }
         }
-        dynasm!(self.ops ; .arch x64 ; mov r14d, r8d ; =>back);
+        dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 - 4] ; =>back);
     }
 
     /// The operand of a shift or rotation, checked for writing.

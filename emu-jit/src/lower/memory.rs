@@ -6,10 +6,11 @@ use emu_core::cpu::tlb::WRITE_TABLE;
 use emu_core::decode::iced::register_number;
 use iced_x86::{Instruction, Register};
 
+use super::frame::{self, FOLLOWED, Lookup};
 use super::plan::is_high;
 use super::{Stub, Translator};
 use crate::encode::Rm;
-use crate::layout::{WIDE_SEGMENTS, host, pinned, seg_base};
+use crate::layout::{self, WIDE_SEGMENTS, host, pinned, seg_base};
 
 /// What an access does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,6 +58,11 @@ impl Translator<'_> {
     /// the result says, until r8 or r9 changes. Changes r8-r10 and the host's flags.
     pub(super) fn operand(&mut self, size: u32, direction: Direction, slow: DynamicLabel) -> Rm {
         let ins = self.insn();
+        for (which, register) in [Register::ESP, Register::EBP].into_iter().enumerate() {
+            if size <= 8 && frame::is_relative(&ins, register) && self.is_covered(which) {
+                return self.framed(which, ins.memory_displacement32() as i32, size, direction, slow);
+            }
+        }
         let mut address = self.effective_address(&ins);
         let segment = match ins.memory_segment() {
             Register::FS => 4,
@@ -105,6 +111,102 @@ impl Translator<'_> {
             self.stubs.push(Stub::Unaligned { at, address, size, back, slow });
         }
         self.clobber();
-        Rm::Guest(host::R9, address)
+        Rm::Guest(host::R9, address, 0)
+    }
+
+    fn is_covered(&self, which: usize) -> bool {
+        self.frames.covered[self.n][which]
+    }
+
+    /// Finds the page of a followed register for the accesses behind it. Changes r8, r9 and the host's
+    /// flags.
+    pub(super) fn look_up(&mut self, lookup: Lookup) {
+        let r = pinned(FOLLOWED[lookup.which]);
+        let at = self.ops.new_dynamic_label();
+        let back = self.ops.new_dynamic_label();
+        // A page whose read and write entries differ is not for reading through the latter.
+        dynasm!(self.ops
+            ; .arch x64
+            ; lea r8d, [Rq(r) + lookup.low]
+            ; lea r9d, [Rq(r) + (lookup.high - 1)]
+            ; xor r9d, r8d
+            ; shr r9d, 12
+            ; jnz =>at
+            ; shr r8d, 12
+            ; mov r9, [r15 + r8 * 8 + WRITE_TABLE as i32]
+            ; cmp r9, [r15 + r8 * 8]
+            ; jne =>at
+            ; =>back
+            ; mov [BYTE r13 + layout::frame(lookup.which) as i8], r9
+        );
+        self.stubs.push(Stub::NoFrame { at, back });
+        self.clobber();
+    }
+
+    /// An access at a distance from a followed register. Changes r8-r10 and the host's flags.
+    fn framed(&mut self, which: usize, disp: i32, size: u32, direction: Direction, slow: DynamicLabel) -> Rm {
+        let register = pinned(FOLLOWED[which]);
+        let at = self.ops.new_dynamic_label();
+        let back = self.ops.new_dynamic_label();
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov r9, [BYTE r13 + layout::frame(which) as i8]
+            ; test r9, r9
+            ; jz =>at
+            ; =>back
+        );
+        self.stubs.push(Stub::Unframed { at, back, slow, register, disp, size, direction });
+        self.clobber();
+        Rm::Guest(host::R9, register, disp)
+    }
+
+    /// The stub of [`Translator::framed`]: a complete check, with a result for the same operand.
+    pub(super) fn unframed(
+        &mut self,
+        register: u8,
+        disp: i32,
+        size: u32,
+        direction: Direction,
+        labels: (DynamicLabel, DynamicLabel),
+    ) {
+        let (slow, back) = labels;
+        dynasm!(self.ops ; .arch x64 ; lea r8d, [Rq(register) + disp] ; mov r9d, r8d ; shr r9d, 12);
+        match direction {
+            Direction::Read => dynasm!(self.ops ; .arch x64 ; mov r9, [r15 + r9 * 8]),
+            Direction::Write => dynasm!(self.ops ; .arch x64 ; mov r9, [r15 + r9 * 8 + WRITE_TABLE as i32]),
+        }
+        dynasm!(self.ops
+            ; .arch x64
+            ; test r9, r9
+            ; jz =>slow
+            ; lea r10d, [r8 + (size as i32 - 1)]
+            ; xor r10d, r8d
+            ; shr r10d, 12
+            ; jnz =>slow
+            // The displacement may wrap around in 32 bits.
+            ; add r9, r8
+            ; lea r8, [Rq(register) + disp]
+            ; sub r9, r8
+            ; jmp =>back
+        );
+    }
+
+    /// Checks a 4-byte access at a distance from ESP or EBP (index into the followed registers).
+    pub(super) fn frame_access(
+        &mut self,
+        which: usize,
+        disp: i32,
+        direction: Direction,
+        slow: DynamicLabel,
+    ) -> Rm {
+        let r = pinned(FOLLOWED[which]);
+        if self.is_covered(which) {
+            return self.framed(which, disp, 4, direction, slow);
+        }
+        if disp == 0 {
+            return self.check(r, 4, direction, slow);
+        }
+        dynasm!(self.ops ; .arch x64 ; lea r8d, [Rq(r) + disp]);
+        self.check(host::R8, 4, direction, slow)
     }
 }

@@ -13,6 +13,7 @@
 
 mod control;
 mod flags;
+mod frame;
 mod integer;
 mod memory;
 mod plan;
@@ -27,6 +28,8 @@ use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 use crate::entry::{Routines, Site};
 use crate::layout::{KEPT, host, pinned};
+use frame::Frames;
+use memory::Direction;
 use plan::{Plan, Recipe};
 
 pub(crate) type Ops = VecAssembler<X64Relocation>;
@@ -69,6 +72,18 @@ enum Stub {
     Slow { at: DynamicLabel, back: DynamicLabel, number: usize, flags: bool, recipe: Option<Recipe> },
     /// An access that is not aligned: does it cross a page?
     Unaligned { at: DynamicLabel, address: u8, size: u32, back: DynamicLabel, slow: DynamicLabel },
+    /// A followed register's accesses do not lie in one fast page.
+    NoFrame { at: DynamicLabel, back: DynamicLabel },
+    /// An access relative to a followed register has to look for itself.
+    Unframed {
+        at: DynamicLabel,
+        back: DynamicLabel,
+        slow: DynamicLabel,
+        register: u8,
+        disp: i32,
+        size: u32,
+        direction: Direction,
+    },
     /// An edge that is not linked, to an offset in the page.
     Edge { at: DynamicLabel, number: usize, target: i32 },
     /// An edge that is not linked, to the EIP in r8d.
@@ -100,6 +115,8 @@ struct Translator<'a> {
     recipes: Vec<Option<Recipe>>,
     /// The recipe for the flags as they are now, if they are neither in the slot nor invisible.
     recipe: Option<Recipe>,
+    /// Accesses relative to ESP and EBP.
+    frames: Frames,
     /// The bytes of the block.
     bytes: &'a [u8],
     /// The instruction being lowered.
@@ -131,6 +148,7 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
         decoder.set_position(usize::from(insn.end)).ok()?;
     }
     let plan::Planned { plans, visible, recipes } = plan::plan(&ins, insns, place.features);
+    let frames = frame::find(&ins, insns, &plans);
     let ops = Ops::new(place.address);
     let t = Translator {
         ops,
@@ -141,6 +159,7 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
         visible,
         recipes,
         recipe: None,
+        frames,
         bytes,
         n: 0,
         host: false,
@@ -166,6 +185,11 @@ impl Translator<'_> {
         let mut ended = false;
         for n in 0..self.insns.len() {
             self.n = n;
+            for k in 0..self.frames.lookups.len() {
+                if self.frames.lookups[k].at == n {
+                    self.look_up(self.frames.lookups[k]);
+                }
+            }
             ended = match self.plans[n] {
                 Plan::Native => {
                     native += 1;
@@ -327,6 +351,13 @@ impl Translator<'_> {
                         ; jz =>back
                         ; jmp =>slow
                     );
+                }
+                Stub::NoFrame { at, back } => {
+                    dynasm!(self.ops ; .arch x64 ; =>at ; xor r9d, r9d ; jmp =>back);
+                }
+                Stub::Unframed { at, back, slow, register, disp, size, direction } => {
+                    dynasm!(self.ops ; .arch x64 ; =>at);
+                    self.unframed(register, disp, size, direction, (slow, back));
                 }
                 Stub::Edge { at, number, target } => {
                     let number = (self.place.first_edge + number) as i32;

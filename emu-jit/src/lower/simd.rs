@@ -180,7 +180,7 @@ impl Translator<'_> {
         let rm = self.operand(size, direction, slow);
         if size == 16
             && row.aligned
-            && let Rm::Guest(_, address) = rm
+            && let Rm::Guest(_, address, _) = rm
         {
             // Misaligned operands fault.
             dynasm!(self.ops ; .arch x64 ; test Rb(address), 15 ; jnz =>slow);
