@@ -42,7 +42,7 @@ fn program(rng: &mut Rng, rounds: u32, into: &mut Vec<u8>) {
             }
             // MOV ES, AX and POP DS: what translated code assumes may end.
             2 => {
-                let load = [0x8E, 0xC0 | (rng.below(2) as u8) * 0x18];
+                let load = [0x8E, [0xC0, 0xD8][rng.below(2) as usize]];
                 into.extend_from_slice(&load);
                 into.extend_from_slice(&code);
             }

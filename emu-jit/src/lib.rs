@@ -16,6 +16,9 @@
 //!
 //! Only Linux on x86-64 has translated code; elsewhere the crate offers nothing.
 
+// `dynasm!` converts register numbers to what they are already.
+#![allow(clippy::useless_conversion)]
+
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod code;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -363,9 +363,10 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         | Mnemonic::Xchg
         | Mnemonic::Bswap => {
             // MOVZX and MOVSX from AH to ESP would need a register name that does not exist.
-            let high = |n: u32| register(n) && is_high(ins.op_register(n));
-            !(ins.op_count() == 2 && high(1) && matches!(ins.op0_register(), Register::ESP | Register::SP))
-                && !(m == Mnemonic::Bswap && size(ins) == 2)
+            let high = ins.op_count() == 2 && register(1) && is_high(ins.op1_register());
+            let to_esp = matches!(ins.op0_register(), Register::ESP | Register::SP);
+            let word_swap = m == Mnemonic::Bswap && size(ins) == 2;
+            !(high && to_esp || word_swap)
         }
         Mnemonic::Lea => is_addressable(ins, insn),
         Mnemonic::Cdq | Mnemonic::Cwde | Mnemonic::Cbw | Mnemonic::Cwd => true,
