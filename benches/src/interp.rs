@@ -1,4 +1,4 @@
-//! `benches interp`: the kernels on env86's interpreter and on v86.
+//! `benches interp`: the kernels on env86's engines and on v86.
 
 use std::path::PathBuf;
 
@@ -23,6 +23,9 @@ pub struct Options {
     /// Only this kernel
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
+    /// Only this engine of env86, and no other emulator
+    #[arg(long, value_name = "ENGINE", value_parser = ["interp", "jit"])]
+    engine: Option<String>,
     /// Write the results to FILE as well
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -41,8 +44,17 @@ pub fn run(options: &Options) -> Result<()> {
     let mut header = Header::new(options.rounds);
     let peer = header.peer(V86Peer::find(options.v86.as_deref()));
 
-    let mut engines: Vec<Box<dyn Engine + '_>> = vec![Box::new(Env86Interpreter)];
-    if let Some(peer) = &peer {
+    let wanted = |name| options.engine.as_deref().is_none_or(|only| only == name);
+    let mut engines: Vec<Box<dyn Engine + '_>> = Vec::new();
+    if wanted("interp") {
+        engines.push(Box::new(Env86Interpreter));
+    }
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if wanted("jit") {
+        engines.push(Box::new(crate::engines::env86::Env86Jit));
+    }
+    ensure!(!engines.is_empty(), "there is no such engine for this host");
+    if let (Some(peer), None) = (&peer, &options.engine) {
         engines.push(Box::new(V86::new(peer, false)));
         engines.push(Box::new(V86::new(peer, true)));
     }

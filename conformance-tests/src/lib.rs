@@ -5,6 +5,7 @@ pub mod gen_int;
 pub mod gen_simd;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod oracle;
+pub mod rig;
 pub mod subject;
 
 /// Linear address of the instruction under test. Neither it nor what the oracle has beside it starts

@@ -1,1 +1,36 @@
 //! Execution engine that translates guest code to host code.
+//!
+//! [`Jit`] runs the blocks that the interpreter decodes; blocks that are executed often get host code.
+//! Everything rare (faults, interrupts, single-step, 16-bit modes, segments with limits) stays with the
+//! interpreter, which therefore remains the specification: an instruction without a lowering is a call of
+//! its interpreter function, and so is every memory access that leaves the fast path.
+//!
+//! | file | contents |
+//! | --- | --- |
+//! | `engine.rs` | the run loop, translations, links |
+//! | `code.rs` | the code cache: one memory object mapped twice, writable and executable |
+//! | `entry.rs` | the way into host code and back, what host code calls |
+//! | `layout.rs` | which guest register lives where; offsets from the state pointer |
+//! | `encode.rs` | host instructions whose opcode is chosen at run time |
+//! | `lower/` | one block: guest instructions to host instructions |
+//!
+//! Only Linux on x86-64 has translated code; elsewhere the crate offers nothing.
+
+// `dynasm!` converts register numbers to what they are already.
+#![allow(clippy::useless_conversion)]
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod code;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod encode;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod engine;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod entry;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod layout;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod lower;
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use engine::{Jit, JitStats, Options};

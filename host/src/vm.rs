@@ -140,9 +140,12 @@ pub struct Vm {
 /// Why no machine was built.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// This engine is not part of this version.
-    #[error("Cannot build the machine: engine {0}: not built yet")]
+    /// This engine does not exist for this host.
+    #[error("Cannot build the machine: engine {0}: not for this host")]
     Engine(&'static str),
+    /// The host gives no executable memory.
+    #[error("Cannot build the machine: no memory for translated code")]
+    CodeCache(#[source] std::io::Error),
     /// The host has no random numbers.
     #[error("Cannot build the machine: no random numbers: {0}")]
     Random(getrandom::Error),
@@ -166,7 +169,7 @@ impl VmError {
     /// What the user can try.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Engine(_) => Some("--engine interp is there".to_owned()),
+            Self::Engine(_) | Self::CodeCache(_) => Some("--engine interp is there".to_owned()),
             Self::Kernel { source: LoadError::NoRoom { .. }, .. } => {
                 Some("give the guest more memory with --memory SIZE".to_owned())
             }
@@ -194,6 +197,9 @@ pub fn wall_clock(clock: ClockMode) -> fn() -> Duration {
 /// See [`VmError`].
 pub fn build(spec: VmSpec) -> Result<Vm, VmError> {
     match spec.engine {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Engine::Jit => build_with(spec, emu_jit::Jit::new().map_err(VmError::CodeCache)?),
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
         Engine::Jit => Err(VmError::Engine("jit")),
         Engine::Interp => build_with(spec, Interpreter::new()),
     }

@@ -28,6 +28,21 @@ impl Engine for Env86Interpreter {
     }
 }
 
+/// env86 with translation to host code.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub struct Env86Jit;
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+impl Engine for Env86Jit {
+    fn name(&self) -> &'static str {
+        "env86 JIT"
+    }
+
+    fn run(&mut self, image: &Image, kernel: usize) -> Result<Sample> {
+        run(emu_jit::Jit::new()?, &image.bytes, Some(kernel))?.only()
+    }
+}
+
 /// What a machine did.
 pub struct Run {
     /// The kernels that ended, in their order.

@@ -37,6 +37,13 @@ struct Tables {
     code: [u32; PAGES],
 }
 
+/// Distance of the write entries from the read entries, for translated code.
+pub const WRITE_TABLE: usize = std::mem::offset_of!(Tables, write);
+/// Distance of the code entries (4 bytes each) from the read entries, for translated code.
+pub const CODE_TABLE: usize = std::mem::offset_of!(Tables, code);
+
+const _: () = assert!(std::mem::offset_of!(Tables, read) == 0);
+
 /// One address-space view.
 struct View {
     map: MmapMut,
@@ -188,6 +195,13 @@ impl Views {
     pub fn select(&mut self, user: bool) {
         self.current = usize::from(user);
         self.selected = self.views[self.current].tables;
+    }
+
+    /// Host address of the selected tables, for translated code. Valid until the next change of class
+    /// or flush.
+    #[inline(always)]
+    pub fn tables_address(&self) -> usize {
+        self.selected as usize
     }
 
     /// Class that is selected.

@@ -144,6 +144,10 @@ pub struct BlockCache {
     pub invalidated: u64,
     /// Changes whenever a block dies: ids and links from before are void.
     pub generation: u32,
+    /// Counts the times everything was dropped: all ids from before are void.
+    pub clears: u32,
+    /// Blocks dropped one by one since an engine took them; `None` if none asks for them.
+    pub dropped: Option<Vec<BlockId>>,
 }
 
 impl Default for BlockCache {
@@ -176,6 +180,8 @@ impl BlockCache {
             decoded: 0,
             invalidated: 0,
             generation: 0,
+            clears: 0,
+            dropped: None,
         }
     }
 
@@ -293,6 +299,9 @@ impl BlockCache {
                 block.alive = false;
                 self.invalidated += 1;
                 self.generation = self.generation.wrapping_add(1);
+                if let Some(dropped) = &mut self.dropped {
+                    dropped.push(id);
+                }
                 let key = block.key;
                 self.by_key.remove(&key);
                 let f = &mut self.fast[slot(key)];
@@ -313,6 +322,10 @@ impl BlockCache {
     /// Drops everything.
     pub fn clear(&mut self, mem: &mut Memory) {
         self.generation = self.generation.wrapping_add(1);
+        self.clears = self.clears.wrapping_add(1);
+        if let Some(dropped) = &mut self.dropped {
+            dropped.clear();
+        }
         for &pfn in self.by_page.keys() {
             mem.set_code_lines(pfn, 0);
         }

@@ -69,7 +69,7 @@ struct Assumptions {
 const NOWHERE: BlockId = BlockId::MAX;
 
 /// What to execute next.
-enum Fetched {
+pub enum Fetched {
     /// A cached block.
     Block(BlockId),
     /// One instruction that must not be cached: it lies in device memory, straddles into it, or the
@@ -81,6 +81,21 @@ impl Interpreter {
     /// An engine with an empty cache.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The decoded blocks. An engine that translates attaches its code to them.
+    pub fn cache(&self) -> &BlockCache {
+        &self.cache
+    }
+
+    /// The decoded blocks, to take what was dropped.
+    pub fn cache_mut(&mut self) -> &mut BlockCache {
+        &mut self.cache
+    }
+
+    /// Counters that an engine around this one keeps in its [`Env`] while it runs.
+    pub fn stats_mut(&mut self) -> &mut EngineStats {
+        &mut self.stats
     }
 
     /// Drops blocks whose bytes were written.
@@ -114,8 +129,11 @@ impl Interpreter {
     }
 
     /// Finds or decodes what CS:EIP points to.
+    ///
+    /// # Errors
+    /// The fault of the fetch.
     #[inline(always)]
-    fn fetch(&mut self, cpu: &mut CpuState, env: &mut Env<'_>) -> Exec<Fetched> {
+    pub fn fetch(&mut self, cpu: &mut CpuState, env: &mut Env<'_>) -> Exec<Fetched> {
         let cs = &cpu.seg[seg::CS];
         let (base, limit) = (cs.base, cs.limit);
         let lin = base.wrapping_add(cpu.eip);
@@ -257,9 +275,12 @@ impl Interpreter {
     }
 
     /// Delivers a trap that instruction or fetch raised; EIP is at the instruction.
+    ///
+    /// # Errors
+    /// Why the engine has to be left.
     #[cold]
     #[inline(never)]
-    fn deliver(&mut self, cpu: &mut CpuState, env: &mut Env<'_>, trap: Trap) -> Result<(), Exit> {
+    pub fn deliver(&mut self, cpu: &mut CpuState, env: &mut Env<'_>, trap: Trap) -> Result<(), Exit> {
         env.attention = true;
         match trap.kind() {
             TrapKind::Restart => {
@@ -274,9 +295,12 @@ impl Interpreter {
         }
     }
 
-    /// Looks at everything that may be due between two instructions. `Err` leaves the engine.
+    /// Looks at everything that may be due between two instructions.
+    ///
+    /// # Errors
+    /// Why the engine has to be left.
     #[inline(never)]
-    fn look_around(&mut self, cpu: &mut CpuState, env: &mut Env<'_>) -> Result<(), Exit> {
+    pub fn look_around(&mut self, cpu: &mut CpuState, env: &mut Env<'_>) -> Result<(), Exit> {
         self.drop_written(env.mem);
         env.mem.select_view(cpu.cpl == 3);
         if env.sys.must_exit() {
@@ -309,9 +333,12 @@ impl Interpreter {
     ///
     /// Order of SDM vol. 3, table 6-2: traps of the previous instruction, instruction breakpoints,
     /// faults of the fetch, the instruction. (Interrupts were considered by `look_around`.)
+    ///
+    /// # Errors
+    /// Why the engine has to be left.
     #[cold]
     #[inline(never)]
-    fn step_with_debug(&mut self, cpu: &mut CpuState, env: &mut Env<'_>) -> Result<(), Exit> {
+    pub fn step_with_debug(&mut self, cpu: &mut CpuState, env: &mut Env<'_>) -> Result<(), Exit> {
         // Behind MOV SS debug exceptions wait for one more instruction, which is not broken at either.
         let held_back = std::mem::take(&mut cpu.debug_shadow);
         cpu.int_shadow = false;
@@ -409,9 +436,15 @@ impl Interpreter {
 
     /// Runs the instructions of a block. Returns the trap that ended it, with EIP at its instruction.
     #[inline(always)]
-    fn run_block(cpu: &mut CpuState, env: &mut Env<'_>, insns: &[Insn]) -> Option<Trap> {
+    pub fn run_block(cpu: &mut CpuState, env: &mut Env<'_>, insns: &[Insn]) -> Option<Trap> {
         let base = cpu.eip;
-        let mut start = base;
+        Self::run_rest(cpu, env, base, insns)
+    }
+
+    /// Runs the last instructions of a block that begins at `base`, from the one EIP is at.
+    #[inline(always)]
+    pub fn run_rest(cpu: &mut CpuState, env: &mut Env<'_>, base: u32, insns: &[Insn]) -> Option<Trap> {
+        let mut start = cpu.eip;
         let mut done = 0;
         for insn in insns {
             env.index = done;

@@ -267,6 +267,13 @@ impl Memory {
         self.views.copy_forward(src, dst, len)
     }
 
+    /// Host address of the view tables of the selected class (layout: [`crate::cpu::tlb`]), for
+    /// translated code. Valid until the next change of class or flush.
+    #[inline(always)]
+    pub fn view_address(&self) -> usize {
+        self.views.tables_address()
+    }
+
     /// Forgets every cached translation.
     pub fn flush_views(&mut self) {
         self.views.flush_all();

@@ -1,0 +1,142 @@
+//! What the translating engine promises apart from instructions: code that changes under it, segments
+//! that change under it, counts, bounded memory.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+use conformance_tests::gen_int::{Rng, state};
+use conformance_tests::rig::Rig;
+use conformance_tests::{ARENA, CODE, State};
+use emu_core::engine::{CpuEngine, Exit};
+use emu_core::interp::Interpreter;
+use emu_jit::{Jit, Options};
+
+fn jit(options: Options) -> Rig<Jit> {
+    Rig::new(Jit::with_options(options).unwrap()).unwrap()
+}
+
+fn eager() -> Options {
+    Options { threshold: 1, ..Options::default() }
+}
+
+fn quiet() -> State {
+    let mut before = state(&mut Rng::new(1));
+    before.gpr = [0, 0, 0, 0, ARENA + 0x800, 0, ARENA, ARENA + 0x100];
+    before.eflags = 0;
+    before
+}
+
+/// Runs both and expects equal ends.
+fn agree(code: &[u8], before: &State, budget: u64) -> Rig<Jit> {
+    let mut a = Rig::new(Interpreter::new()).unwrap();
+    let mut b = jit(eager());
+    a.load(CODE, code, before);
+    b.load(CODE, code, before);
+    assert_eq!(a.run(budget), b.run(budget));
+    assert_eq!(a.registers(), b.registers());
+    assert!(a.memory() == b.memory());
+    b
+}
+
+#[test]
+fn store_into_the_next_instruction_is_seen_by_it() {
+    // mov byte [next + 1], 5; next: mov al, 1; int 80h
+    let mut code = vec![0xC6, 0x05];
+    code.extend_from_slice(&(CODE + 8).to_le_bytes());
+    code.extend_from_slice(&[0x05, 0xB0, 0x01, 0xCD, 0x80]);
+    let rig = agree(&code, &quiet(), 100);
+    assert_eq!(rig.cpu.gpr[0] & 0xFF, 5);
+}
+
+#[test]
+fn loop_that_rewrites_itself_runs_its_new_code_each_time() {
+    // mov ecx, 50; again: inc byte [value]; value-1: add eax, imm8 1; dec ecx; jnz again; int 80h
+    let mut code = vec![0xB9, 50, 0, 0, 0, 0xFE, 0x05];
+    let at = CODE + code.len() as u32 + 4 + 2;
+    code.extend_from_slice(&at.to_le_bytes());
+    code.extend_from_slice(&[0x83, 0xC0, 0x01, 0x49, 0x75, 0xF4, 0xCD, 0x80]);
+    let rig = agree(&code, &quiet(), 1000);
+    assert_eq!(rig.cpu.gpr[0], (2..=51).sum::<u32>());
+    assert!(rig.engine.jit_stats().dropped > 10);
+}
+
+#[test]
+fn linked_block_that_is_overwritten_is_not_entered_again() {
+    // A caller in a loop, and a callee whose constant the host changes between two runs.
+    // mov ecx, 100; again: call f; dec ecx; jnz again; int 80h; f: mov eax, 7; ret
+    let code = [0xB9, 100, 0, 0, 0, 0xE8, 5, 0, 0, 0, 0x49, 0x75, 0xF8, 0xCD, 0x80, 0xB8, 7, 0, 0, 0, 0xC3];
+    let mut rig = jit(eager());
+    rig.load(CODE, &code, &quiet());
+    assert_eq!(rig.run(200), Exit::Budget);
+    assert_eq!(rig.cpu.gpr[0], 7);
+    assert!(rig.mem.dma_write(u64::from(CODE) + 16, &[9]));
+    assert_eq!(rig.run(20), Exit::Budget);
+    assert_eq!(rig.cpu.gpr[0], 9);
+}
+
+#[test]
+fn target_page_that_is_mapped_elsewhere_is_not_entered_through_a_link() {
+    // A loop that calls a function in the next page; then that page is mapped to another frame.
+    let page = (CODE & !0xFFF) + 0x1000;
+    let mut code = vec![0xB9, 0, 1, 0, 0, 0xE8];
+    code.extend_from_slice(&(page - (CODE + 10)).to_le_bytes());
+    code.extend_from_slice(&[0x49, 0x75, 0xF8, 0xCD, 0x80]);
+    let mut rig = jit(eager());
+    rig.load(CODE, &code, &quiet());
+    assert!(rig.mem.dma_write(u64::from(page), &[0xB0, 1, 0xC3]));
+    assert!(rig.mem.dma_write(u64::from(page) + 0x1000, &[0xB0, 2, 0xC3]));
+    assert_eq!(rig.run(200), Exit::Budget);
+    assert_eq!(rig.cpu.gpr[0], 1);
+    let slot = 0x8_1000 + u64::from(page >> 12) * 4;
+    assert!(rig.mem.dma_write(slot, &((page + 0x1000) | 0x67).to_le_bytes()));
+    rig.mem.flush_views();
+    assert_eq!(rig.run(200), Exit::Budget);
+    assert_eq!(rig.cpu.gpr[0], 2);
+}
+
+#[test]
+fn segment_that_gets_a_limit_is_checked_by_the_next_instruction() {
+    // mov ax, 3Bh; mov ds, ax; mov eax, [200h]: beyond the limit of 255
+    let code = [0x66, 0xB8, 0x3B, 0, 0x8E, 0xD8, 0xA1, 0, 2, 0, 0, 0xCD, 0x80];
+    let rig = agree(&code, &quiet(), 100);
+    assert_eq!(rig.cpu.eip, 0x9_300E, "#GP");
+}
+
+#[test]
+fn every_budget_ends_after_exactly_that_many_instructions() {
+    let code = [0xB9, 0, 1, 0, 0, 0x83, 0xC0, 3, 0x50, 0x5A, 0x49, 0x75, 0xF8, 0xEB, 0xF1];
+    let mut rig = jit(eager());
+    rig.load(CODE, &code, &quiet());
+    for budget in 1..500 {
+        let before = rig.cpu.retired;
+        assert_eq!(rig.run(budget), Exit::Budget);
+        assert_eq!(rig.cpu.retired, before + budget);
+    }
+}
+
+#[test]
+fn cache_of_the_smallest_size_runs_more_code_than_it_holds() {
+    let mut rig = jit(Options { cache_bytes: 0, ..eager() });
+    // 1,000 blocks: inc eax; jmp +0. Then back to the first.
+    let mut code = Vec::new();
+    for _ in 0..1000 {
+        code.extend_from_slice(&[0x40, 0xEB, 0]);
+    }
+    let back = -(code.len() as i32 + 5);
+    code.push(0xE9);
+    code.extend_from_slice(&back.to_le_bytes());
+    rig.load(CODE & !0xFFF, &code, &quiet());
+    assert_eq!(rig.run(20_010), Exit::Budget);
+    assert_eq!(rig.cpu.gpr[0], 10_000);
+    assert!(rig.engine.jit_stats().flushes > 5);
+}
+
+#[test]
+fn flush_forgets_everything_and_goes_on() {
+    let code = [0x40, 0xEB, 0xFD];
+    let mut rig = jit(eager());
+    rig.load(CODE, &code, &quiet());
+    assert_eq!(rig.run(1000), Exit::Budget);
+    rig.engine.flush(&mut rig.mem);
+    assert!(rig.mem.dma_write(u64::from(CODE), &[0x48]));
+    assert_eq!(rig.run(1000), Exit::Budget);
+    assert_eq!(rig.cpu.gpr[0], 0);
+}

@@ -1,0 +1,466 @@
+//! The run loop, and the bookkeeping of translations and links.
+
+use std::io;
+
+use emu_core::bus::SystemBus;
+use emu_core::cpu::{CpuState, flags};
+use emu_core::decode::{BlockId, Insn};
+use emu_core::engine::{CpuEngine, EngineStats, Exit};
+use emu_core::interp::{Env, Fetched, Interpreter};
+use emu_core::mem::Memory;
+
+use crate::code::CodeCache;
+use crate::entry::{self, Left, NO_TARGET, Routines, Site, TARGET_COUNT, Target};
+use crate::lower::{self, Features, Place};
+
+/// How a [`Jit`] works. None of it changes what the guest computes.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Executions of a block after which it is translated.
+    pub threshold: u16,
+    /// Size of the code cache in bytes (at least 64 KiB).
+    pub cache_bytes: usize,
+    /// Lower instructions natively; otherwise each becomes a call of its interpreter function.
+    pub native: bool,
+    /// Link blocks, so that a branch leads from one to the next without a look at the run loop.
+    pub link: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { threshold: 8, cache_bytes: 64 << 20, native: true, link: true }
+    }
+}
+
+/// Counters of a [`Jit`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JitStats {
+    /// Blocks translated.
+    pub translated: u64,
+    /// Instructions translated, and those of them that were lowered natively.
+    pub instructions: u64,
+    /// See [`JitStats::instructions`].
+    pub native: u64,
+    /// Bytes of host code emitted.
+    pub bytes: u64,
+    /// Translations dropped because their guest code was overwritten.
+    pub dropped: u64,
+    /// Times the whole cache was dropped.
+    pub flushes: u64,
+    /// Times host code was entered.
+    pub entries: u64,
+    /// Host code was left for: a trap or something to look at, an unlinked branch, an unknown indirect
+    /// target, an exhausted budget or a dropped block, a changed mode.
+    pub left: [u64; 5],
+    /// Interpreter functions called from host code.
+    pub calls: u64,
+    /// Instructions executed by the interpreter.
+    pub interpreted: u64,
+}
+
+/// What is known of a decoded block.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    runs: u16,
+    /// Number of its translation + 1; 0 = none.
+    code: u32,
+}
+
+/// A translation.
+struct Code {
+    entry: u32,
+    dead: u32,
+    /// Edges that lead here.
+    incoming: Vec<u32>,
+}
+
+/// A direct branch in emitted code.
+#[derive(Clone, Copy)]
+struct Edge {
+    branch: u32,
+    stub: u32,
+    code_entry: Option<u32>,
+    /// Physical page of the branch.
+    pfn: u32,
+}
+
+/// Never equal to a code entry.
+const NO_CODE_ENTRY: u32 = u32::MAX;
+
+/// The translating engine.
+pub struct Jit {
+    core: Interpreter,
+    options: Options,
+    features: Features,
+    cache: CodeCache,
+    routines: Routines,
+    slots: Vec<Slot>,
+    codes: Vec<Code>,
+    edges: Vec<Edge>,
+    sites: Vec<Site>,
+    targets: Box<[Target; TARGET_COUNT]>,
+    /// [`emu_core::decode::BlockCache::clears`] as of the last look.
+    clears: u32,
+    stats: JitStats,
+}
+
+/// Most edges or sites; reaching it drops all translations.
+const MAX_RECORDS: usize = 4 << 20;
+
+impl Jit {
+    /// An engine with default options.
+    ///
+    /// # Errors
+    /// The host gives no memory that may be executed.
+    pub fn new() -> io::Result<Self> {
+        Self::with_options(Options::default())
+    }
+
+    /// An engine.
+    ///
+    /// # Errors
+    /// The host gives no memory that may be executed.
+    pub fn with_options(options: Options) -> io::Result<Self> {
+        let mut cache = CodeCache::new(options.cache_bytes.max(64 << 10).next_multiple_of(4096))?;
+        let Some(routines) = Routines::emit(&mut cache) else {
+            return Err(io::Error::other("the code cache is too small"));
+        };
+        let mut core = Interpreter::new();
+        core.cache_mut().dropped = Some(Vec::new());
+        Ok(Self {
+            clears: core.cache().clears,
+            core,
+            features: Features { bmi2: std::arch::is_x86_feature_detected!("bmi2"), native: options.native },
+            options,
+            cache,
+            routines,
+            slots: Vec::new(),
+            codes: Vec::new(),
+            edges: Vec::new(),
+            sites: Vec::new(),
+            targets: Box::new([NO_TARGET; TARGET_COUNT]),
+            stats: JitStats::default(),
+        })
+    }
+
+    /// Counters since construction.
+    pub fn jit_stats(&self) -> JitStats {
+        self.stats
+    }
+
+    /// Drops all translations; decoded blocks stay.
+    fn drop_all(&mut self) {
+        self.cache.reset();
+        self.codes.clear();
+        self.edges.clear();
+        self.sites.clear();
+        self.targets.fill(NO_TARGET);
+        for slot in &mut self.slots {
+            slot.code = 0;
+        }
+        self.stats.flushes += 1;
+    }
+
+    /// Drops the translations of blocks that are gone. To be called before translated code is entered
+    /// or linked, whenever blocks may have died.
+    fn follow_core(&mut self) {
+        if self.core.cache().clears != self.clears {
+            self.clears = self.core.cache().clears;
+            self.drop_all();
+            self.slots.clear();
+        }
+        let Some(dropped) = &mut self.core.cache_mut().dropped else { return };
+        if dropped.is_empty() {
+            return;
+        }
+        for id in std::mem::take(dropped) {
+            if let Some(slot) = self.slots.get_mut(id as usize)
+                && slot.code != 0
+            {
+                let code = slot.code - 1;
+                slot.code = 0;
+                self.kill(code);
+            }
+        }
+    }
+
+    /// A translation must not be entered any more.
+    fn kill(&mut self, code: u32) {
+        let Some(code) = self.codes.get_mut(code as usize) else { return };
+        let (entry, dead) = (code.entry, code.dead);
+        let incoming = std::mem::take(&mut code.incoming);
+        self.cache.patch(entry, &[0xE9]);
+        self.cache.patch_branch(entry + 1, dead);
+        for edge in incoming {
+            if let Some(edge) = self.edges.get(edge as usize) {
+                self.cache.patch_branch(edge.branch, edge.stub);
+                if let Some(at) = edge.code_entry {
+                    self.cache.patch(at, &NO_CODE_ENTRY.to_le_bytes());
+                }
+            }
+        }
+        self.stats.dropped += 1;
+    }
+
+    /// The translation of a block, made now if it is due.
+    #[inline]
+    fn code(&mut self, id: BlockId, mem: &Memory) -> Option<u32> {
+        let n = id as usize;
+        if n >= self.slots.len() {
+            self.slots.resize(n + 1, Slot::default());
+        }
+        let slot = &mut self.slots[n];
+        if slot.code != 0 {
+            return Some(slot.code - 1);
+        }
+        slot.runs = slot.runs.saturating_add(1);
+        if slot.runs < self.options.threshold || mem.has_code_writes() {
+            return None;
+        }
+        self.translate(id, mem)
+    }
+
+    #[cold]
+    fn translate(&mut self, id: BlockId, mem: &Memory) -> Option<u32> {
+        if self.sites.len() > MAX_RECORDS || self.edges.len() > MAX_RECORDS {
+            self.drop_all();
+        }
+        let lowered = match self.lower(id, mem) {
+            Some(lowered) => lowered,
+            None => {
+                // Something the lowering does not expect: leave the block to the interpreter for long.
+                self.slots[id as usize].runs = 0;
+                return None;
+            }
+        };
+        let entry = match self.cache.append(&lowered.code) {
+            Some(entry) => entry,
+            None => {
+                // Addresses in the code depend on where it lies, and numbers on what there is.
+                self.drop_all();
+                let lowered = self.lower(id, mem)?;
+                let entry = self.cache.append(&lowered.code)?;
+                return Some(self.record(id, entry, lowered));
+            }
+        };
+        Some(self.record(id, entry, lowered))
+    }
+
+    fn lower(&self, id: BlockId, mem: &Memory) -> Option<lower::Lowered> {
+        let block = self.core.cache().block(id);
+        if block.second_page().is_some() {
+            return None;
+        }
+        let insns = self.core.cache().insns(block.run(id));
+        let bytes = mem.ram().get(u64::from(block.phys()), block.bytes() as usize)?;
+        let place = Place {
+            address: self.cache.next_address(),
+            routines: &self.routines,
+            in_page: block.phys() & 0xFFF,
+            block: id,
+            first_site: self.sites.len(),
+            first_edge: self.edges.len(),
+            features: self.features,
+        };
+        lower::translate(place, bytes, insns)
+    }
+
+    fn record(&mut self, id: BlockId, entry: u32, lowered: lower::Lowered) -> u32 {
+        let block = self.core.cache().block(id);
+        let pfn = block.phys() >> 12;
+        self.stats.translated += 1;
+        self.stats.instructions += u64::from(block.count());
+        self.stats.native += u64::from(lowered.native);
+        self.stats.bytes += lowered.code.len() as u64;
+        self.sites.extend_from_slice(&lowered.sites);
+        self.edges.extend(lowered.edges.iter().map(|e| Edge {
+            branch: entry + e.branch,
+            stub: entry + e.stub,
+            code_entry: e.code_entry.map(|at| entry + at),
+            pfn,
+        }));
+        let number = self.codes.len() as u32;
+        self.codes.push(Code { entry, dead: entry + lowered.dead, incoming: Vec::new() });
+        self.slots[id as usize].code = number + 1;
+        number
+    }
+
+    /// Remembers how the last stay in translated code ended: control now goes to block `id`, which has
+    /// translation `code`.
+    fn link(&mut self, from: Origin, id: BlockId, code: u32, eip: u32) {
+        if !self.options.link {
+            return;
+        }
+        let pfn = self.core.cache().block(id).phys() >> 12;
+        let Some(target) = self.codes.get_mut(code as usize) else { return };
+        match from {
+            Origin::None => {}
+            Origin::Edge(number) => {
+                let Some(&edge) = self.edges.get(number as usize) else { return };
+                match edge.code_entry {
+                    None if edge.pfn != pfn => return,
+                    None => {}
+                    Some(at) => self.cache.patch(at, &(pfn + 1).to_le_bytes()),
+                }
+                target.incoming.push(number);
+                self.cache.patch_branch(edge.branch, target.entry);
+            }
+            Origin::Target => {
+                let address = self.cache.address(target.entry) as u64;
+                let slot = &mut self.targets[eip as usize & (TARGET_COUNT - 1)];
+                *slot = Target { eip, code_entry: pfn + 1, address };
+            }
+        }
+    }
+
+    /// Runs instructions of a block in the interpreter, as many as the budget allows.
+    #[inline]
+    fn interpret(
+        &mut self,
+        cpu: &mut CpuState,
+        env: &mut Env<'_>,
+        base: u32,
+        range: (BlockId, usize),
+        end: u64,
+    ) -> Option<emu_core::cpu::Trap> {
+        let (id, first) = range;
+        let cache = self.core.cache();
+        let insns: &[Insn] = cache.insns(cache.block(id).run(id)).get(first..).unwrap_or(&[]);
+        let left = end - cpu.retired;
+        let n = insns.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        env.limit = n as u32;
+        let before = cpu.retired;
+        let trap = Interpreter::run_rest(cpu, env, base, &insns[..n]);
+        self.stats.interpreted += cpu.retired - before;
+        trap
+    }
+}
+
+/// Where control came from.
+#[derive(Clone, Copy)]
+enum Origin {
+    None,
+    /// An unlinked edge.
+    Edge(u32),
+    /// An indirect branch whose target was not in the table.
+    Target,
+}
+
+impl CpuEngine for Jit {
+    fn run(&mut self, cpu: &mut CpuState, mem: &mut Memory, sys: &mut dyn SystemBus, budget: u64) -> Exit {
+        let end = cpu.retired.saturating_add(budget);
+        let mut stats = std::mem::take(self.core.stats_mut());
+        let mut env =
+            Env { mem, sys, index: 0, limit: 0, attention: true, touched_device: false, stats: &mut stats };
+        let mut origin = Origin::None;
+        let exit = loop {
+            if env.attention {
+                env.attention = false;
+                env.index = 0;
+                origin = Origin::None;
+                if let Err(exit) = self.core.look_around(cpu, &mut env) {
+                    break exit;
+                }
+                self.follow_core();
+                if !cpu.debug_armed {
+                    cpu.eflags &= !flags::RF;
+                }
+                let shadow = cpu.int_shadow || cpu.debug_shadow;
+                if shadow || cpu.debug_armed || cpu.debug_hits != 0 || cpu.eflags & flags::TF != 0 {
+                    if cpu.retired >= end {
+                        break Exit::Budget;
+                    }
+                    if let Err(exit) = self.core.step_with_debug(cpu, &mut env) {
+                        break exit;
+                    }
+                    env.attention = true;
+                    continue;
+                }
+            }
+            if cpu.retired >= end {
+                break Exit::Budget;
+            }
+            env.index = 0;
+            let id = match self.core.fetch(cpu, &mut env) {
+                Ok(Fetched::Block(id)) => id,
+                Ok(Fetched::Single(insn)) => {
+                    env.limit = 1;
+                    env.attention = true;
+                    if let Some(trap) = Interpreter::run_block(cpu, &mut env, std::slice::from_ref(&insn))
+                        && let Err(exit) = self.core.deliver(cpu, &mut env, trap)
+                    {
+                        break exit;
+                    }
+                    continue;
+                }
+                Err(trap) => {
+                    if let Err(exit) = self.core.deliver(cpu, &mut env, trap) {
+                        break exit;
+                    }
+                    continue;
+                }
+            };
+            // Decoding may have dropped everything.
+            self.follow_core();
+            let from = std::mem::replace(&mut origin, Origin::None);
+            // Segments are loaded by instructions in the middle of blocks too.
+            let flat = entry::is_flat(cpu);
+            let count = u64::from(self.core.cache().block(id).count());
+            let flushes = self.stats.flushes;
+            let code = if flat && end - cpu.retired >= count { self.code(id, env.mem) } else { None };
+            // Making room drops all edges.
+            let from = if self.stats.flushes == flushes { from } else { Origin::None };
+            let trap = match code {
+                None => self.interpret(cpu, &mut env, cpu.eip, (id, 0), end),
+                Some(code) => {
+                    self.link(from, id, code, cpu.eip);
+                    let Some(address) = self.codes.get(code as usize).map(|c| self.cache.address(c.entry))
+                    else {
+                        continue;
+                    };
+                    let in_page = self.core.cache().block(id).phys() & 0xFFF;
+                    let (left, stay) =
+                        self.routines.run(cpu, &mut env, &self.sites, &self.targets, address, in_page, end);
+                    self.stats.entries += 1;
+                    self.stats.calls += stay.calls;
+                    self.stats.left[left as usize] += 1;
+                    match left {
+                        Left::Edge => origin = Origin::Edge(stay.argument),
+                        Left::Target => origin = Origin::Target,
+                        _ => {}
+                    }
+                    if left == Left::Rest {
+                        let in_page = self.core.cache().block(stay.block).phys() & 0xFFF;
+                        let base = stay.page_base.wrapping_add(in_page);
+                        let first = stay.argument as usize;
+                        let rest = self.core.cache().block(stay.block).count() as usize > first;
+                        if rest && cpu.retired < end {
+                            self.interpret(cpu, &mut env, base, (stay.block, first), end)
+                        } else {
+                            None
+                        }
+                    } else {
+                        stay.trap
+                    }
+                }
+            };
+            if let Some(trap) = trap {
+                env.index = 0;
+                if let Err(exit) = self.core.deliver(cpu, &mut env, trap) {
+                    break exit;
+                }
+            }
+        };
+        *self.core.stats_mut() = stats;
+        exit
+    }
+
+    fn flush(&mut self, mem: &mut Memory) {
+        self.core.flush(mem);
+        self.follow_core();
+    }
+
+    fn stats(&self) -> EngineStats {
+        self.core.stats()
+    }
+}

@@ -1,0 +1,486 @@
+//! The way into translated code and back, and what translated code calls.
+//!
+//! Translated code runs on the host's stack below one trampoline frame. It leaves through one of the
+//! shared exits, all of which put every guest register into the [`CpuState`] and return from the
+//! trampoline. Nothing unwinds through it: what it calls returns a status.
+#![allow(unsafe_code)] // enters emitted code, which calls back with raw pointers
+
+use std::mem::offset_of;
+
+use dynasm::dynasm;
+use dynasmrt::x64::X64Relocation;
+use dynasmrt::{DynasmApi, VecAssembler};
+use emu_core::cpu::flags::{self, Flags};
+use emu_core::cpu::tlb::CODE_TABLE;
+use emu_core::cpu::{CpuState, Exec, Trap, cr0, cr4, seg};
+use emu_core::decode::{BlockId, Insn};
+use emu_core::interp::Env;
+
+use crate::code::CodeCache;
+use crate::layout::{BIAS, CONTEXT, EIP, PAGE_BASE, SLOT, TARGETS, gpr};
+
+/// What translated code knows of one of its instructions when it calls the interpreter's function.
+#[derive(Clone, Copy)]
+pub(crate) struct Site {
+    /// The instruction.
+    pub(crate) insn: Insn,
+    /// Offset of the byte behind it from the start of the page.
+    pub(crate) end_in_page: u16,
+    /// Instructions of the block from this one on.
+    pub(crate) left: u16,
+    /// Its number in the block.
+    pub(crate) index: u16,
+    /// The block.
+    pub(crate) block: BlockId,
+    /// It reads or writes arithmetic flags.
+    pub(crate) uses_flags: bool,
+    /// It may load a segment register or change the mode.
+    pub(crate) loads_segment: bool,
+}
+
+/// Why translated code was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Left {
+    /// An instruction was called and wants the run loop: it raised a trap, or something needs a look.
+    Attention = 0,
+    /// A direct branch that is not linked; the argument is the number of its edge.
+    Edge = 1,
+    /// An indirect branch whose target is not in the table.
+    Target = 2,
+    /// The budget does not cover the next block, or that block is gone.
+    Entry = 3,
+    /// The rest of the block needs other code; the argument is the number of the next instruction.
+    Rest = 4,
+}
+
+/// An entry of the table of indirect branch targets.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Target {
+    /// EIP.
+    pub(crate) eip: u32,
+    /// Code entry its page must have in the current view.
+    pub(crate) code_entry: u32,
+    /// Host address.
+    pub(crate) address: u64,
+}
+
+/// Entries of the table of indirect branch targets.
+pub(crate) const TARGET_COUNT: usize = 1 << 14;
+
+/// An entry that never matches: no view has this code entry.
+pub(crate) const NO_TARGET: Target = Target { eip: 0, code_entry: u32::MAX, address: 0 };
+
+/// What emitted code and the functions it calls share during one stay.
+#[repr(C)]
+pub(crate) struct Context {
+    exec: unsafe extern "sysv64" fn(*mut Context, u32) -> u32,
+    /// Instructions left; negative if the block that was entered is not covered.
+    pub(crate) budget: i64,
+    tables: u64,
+    kind: u32,
+    /// Argument of [`Left`].
+    pub(crate) argument: u32,
+    block: BlockId,
+    cpu: *mut CpuState,
+    env: *mut Env<'static>,
+    sites: *const Site,
+    site_count: usize,
+    /// `retired` at which the budget is used up.
+    end: u64,
+    /// The trap that an instruction raised; EIP is at it.
+    pub(crate) trap: Option<Trap>,
+    /// Calls of interpreter functions.
+    pub(crate) calls: u64,
+}
+
+const C_EXEC: i32 = offset_of!(Context, exec) as i32;
+const C_BUDGET: i32 = offset_of!(Context, budget) as i32;
+const C_TABLES: i32 = offset_of!(Context, tables) as i32;
+const C_KIND: i32 = offset_of!(Context, kind) as i32;
+const C_ARGUMENT: i32 = offset_of!(Context, argument) as i32;
+
+/// Arithmetic flags in the form of [`SLOT`].
+pub(crate) fn pack(f: Flags) -> u16 {
+    let bits = f.get();
+    ((bits & 0xD5) << 8 | flags::FIXED << 8 | u32::from(bits & flags::OF != 0)) as u16
+}
+
+/// Arithmetic flags from the form of [`SLOT`].
+pub(crate) fn unpack(slot: u16) -> Flags {
+    Flags::set(u32::from(slot >> 8) & 0xD5 | if slot & 1 != 0 { flags::OF } else { 0 })
+}
+
+fn slot(cpu: &CpuState) -> u16 {
+    cpu.bindings[0] as u16
+}
+
+fn set_slot(cpu: &mut CpuState, value: u16) {
+    cpu.bindings[0] = (cpu.bindings[0] & !0xFFFF) | u64::from(value);
+}
+
+fn page_base(cpu: &CpuState) -> u32 {
+    (cpu.bindings[0] >> 32) as u32
+}
+
+/// Everything translated code takes for granted: 32-bit code and stack, and ES, CS, SS, DS flat.
+pub(crate) fn is_flat(cpu: &CpuState) -> bool {
+    let cs = &cpu.seg[seg::CS];
+    cpu.mode.0 == 3
+        && cpu.flat_read & 0b1111 == 0b1111
+        && cpu.flat_write & 0b1101 == 0b1101
+        && cs.base == 0
+        && cs.limit == u32::MAX
+}
+
+/// Segments that can be read and written at any offset.
+fn wide_segments(cpu: &CpuState) -> u64 {
+    let expands_down = |a: u16| a & (seg_attr::CODE | seg_attr::DC) == seg_attr::DC;
+    if cpu.alignment_checked {
+        return 0;
+    }
+    (0..6)
+        .filter(|&n| {
+            let s = &cpu.seg[n];
+            s.is_readable() && s.is_writable() && s.limit == u32::MAX && !expands_down(s.attr)
+        })
+        .fold(0, |mask, n| mask | 1 << n)
+}
+
+/// What translated code looks up instead of computing: [`crate::layout::WIDE_SEGMENTS`],
+/// [`crate::layout::SSE_USABLE`], [`crate::layout::HOST_MXCSR`].
+fn assumptions(cpu: &CpuState) -> u64 {
+    let sse = cpu.cr0 & (cr0::EM | cr0::TS) == 0 && cpu.cr4 & cr4::OSFXSR != 0;
+    wide_segments(cpu) | u64::from(sse) << 8 | 0x1F80 << 32
+}
+
+use emu_core::cpu::segment::attr as seg_attr;
+
+/// Calls the interpreter's function of a site. Returns 0 to go on behind the instruction.
+///
+/// # Safety
+/// `context` and the pointers in it are valid and not referenced elsewhere: see [`Shared::enter`].
+unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
+    // SAFETY: by contract; the caller is emitted code, which holds no references.
+    let cx = unsafe { &mut *context };
+    // SAFETY: `sites` and `site_count` describe a live vector that does not change meanwhile; the
+    // number was emitted together with the site.
+    let site = unsafe { &*cx.sites.add((number as usize).min(cx.site_count - 1)) };
+    // SAFETY: by contract.
+    let (cpu, env) = unsafe { (&mut *cx.cpu, &mut *cx.env) };
+    cx.calls += 1;
+    let next = page_base(cpu).wrapping_add(u32::from(site.end_in_page));
+    cpu.eip = next;
+    cpu.retired = cx.end.wrapping_sub((cx.budget + i64::from(site.left)) as u64);
+    env.index = 0;
+    env.limit = 1;
+    if site.uses_flags {
+        cpu.flags = unpack(slot(cpu));
+    }
+    let result = (site.insn.exec)(cpu, env, &site.insn);
+    if site.uses_flags {
+        let packed = pack(cpu.flags);
+        set_slot(cpu, packed);
+    }
+    cx.tables = env.mem.view_address() as u64;
+    if let Err(trap) = result {
+        cpu.eip = next.wrapping_sub(u32::from(site.insn.len));
+        cx.trap = Some(trap);
+        cx.kind = Left::Attention as u32;
+        return 1;
+    }
+    cpu.retired += 1;
+    if env.limit == 0 {
+        cx.kind = Left::Attention as u32;
+        return 1;
+    }
+    if site.loads_segment {
+        if !is_flat(cpu) {
+            cx.kind = Left::Rest as u32;
+            cx.block = site.block;
+            cx.argument = u32::from(site.index) + 1;
+            return 1;
+        }
+        cpu.bindings[3] = assumptions(cpu);
+    }
+    0
+}
+
+/// Addresses of the shared routines.
+#[derive(Clone, Copy)]
+pub(crate) struct Routines {
+    enter: usize,
+    /// Call: executes site r8d; does not return if the code has to be left.
+    pub(crate) exec: usize,
+    /// Jump: unlinked edge r9d to EIP r8d.
+    pub(crate) edge: usize,
+    /// Jump: unlinked edge r9d to offset r8d of the current page.
+    pub(crate) edge_in_page: usize,
+    /// Jump: the block at offset r8d of the current page cannot be entered.
+    pub(crate) entry: usize,
+    /// Jump: looks for the code of the EIP in the state.
+    pub(crate) target_eip: usize,
+    /// Jump: EIP r8d has no code in the table.
+    pub(crate) target_missed: usize,
+}
+
+type Ops = VecAssembler<X64Relocation>;
+
+/// Emits: jump to the code of EIP r8d, or to `missed`. Changes r9, r10, r11 and the host's flags.
+pub(crate) fn emit_target(ops: &mut Ops, missed: impl FnOnce(&mut Ops)) {
+    let miss = ops.new_dynamic_label();
+    dynasm!(ops
+        ; .arch x64
+        ; mov r9d, r8d
+        ; and r9d, (TARGET_COUNT as i32 - 1)
+        ; shl r9d, 4
+        ; add r9, [r13 + TARGETS]
+        ; mov r10d, r8d
+        ; shr r10d, 12
+        ; cmp r8d, [r9]
+        ; jne =>miss
+        ; mov r11d, [r9 + 4]
+        ; cmp r11d, [r15 + r10 * 4 + CODE_TABLE as i32]
+        ; jne =>miss
+        ; mov r11d, r8d
+        ; and r11d, -0x1000
+        ; mov [r13 + PAGE_BASE], r11d
+        ; jmp QWORD [r9 + 8]
+        ; =>miss
+    );
+    missed(ops);
+}
+
+use dynasmrt::DynasmLabelApi;
+
+impl Routines {
+    /// Emits the shared routines at the start of an empty cache.
+    pub(crate) fn emit(cache: &mut CodeCache) -> Option<Self> {
+        let base = cache.next_address();
+        let mut ops: Ops = VecAssembler::new(base);
+        let leave = ops.new_dynamic_label();
+        let leave_stored = ops.new_dynamic_label();
+        let missed = ops.new_dynamic_label();
+
+        let enter = ops.offset().0;
+        // enter(state: rdi, code: rsi, budget: rdx, tables: rcx)
+        dynasm!(ops
+            ; .arch x64
+            ; push rbx
+            ; push rbp
+            ; push r12
+            ; push r13
+            ; push r14
+            ; push r15
+            ; sub rsp, 8
+            ; lea r13, [rdi + BIAS]
+            ; mov r12, rdx
+            ; mov r15, rcx
+            ; mov r11, rsi
+            ; mov eax, [r13 + gpr(0)]
+            ; mov ecx, [r13 + gpr(1)]
+            ; mov edx, [r13 + gpr(2)]
+            ; mov ebx, [r13 + gpr(3)]
+            ; mov r14d, [r13 + gpr(4)]
+            ; mov ebp, [r13 + gpr(5)]
+            ; mov esi, [r13 + gpr(6)]
+            ; mov edi, [r13 + gpr(7)]
+            ; jmp r11
+            ; =>leave
+            ; mov [r13 + gpr(0)], eax
+            ; mov [r13 + gpr(1)], ecx
+            ; mov [r13 + gpr(2)], edx
+            ; mov [r13 + gpr(3)], ebx
+            ; mov [r13 + gpr(4)], r14d
+            ; mov [r13 + gpr(5)], ebp
+            ; mov [r13 + gpr(6)], esi
+            ; mov [r13 + gpr(7)], edi
+            ; mov r8, [r13 + CONTEXT]
+            ; mov [r8 + C_BUDGET], r12
+            ; =>leave_stored
+            ; add rsp, 8
+            ; pop r15
+            ; pop r14
+            ; pop r13
+            ; pop r12
+            ; pop rbp
+            ; pop rbx
+            ; ret
+        );
+        let exec = ops.offset().0;
+        dynasm!(ops
+            ; .arch x64
+            ; mov [r13 + gpr(0)], eax
+            ; mov [r13 + gpr(1)], ecx
+            ; mov [r13 + gpr(2)], edx
+            ; mov [r13 + gpr(3)], ebx
+            ; mov [r13 + gpr(4)], r14d
+            ; mov [r13 + gpr(5)], ebp
+            ; mov [r13 + gpr(6)], esi
+            ; mov [r13 + gpr(7)], edi
+            ; mov rdi, [r13 + CONTEXT]
+            ; mov [rdi + C_BUDGET], r12
+            ; mov esi, r8d
+            ; sub rsp, 8
+            ; call QWORD [rdi + C_EXEC]
+            ; add rsp, 8
+            ; test eax, eax
+            ; jnz >out
+            ; mov r8, [r13 + CONTEXT]
+            ; mov r15, [r8 + C_TABLES]
+            ; mov eax, [r13 + gpr(0)]
+            ; mov ecx, [r13 + gpr(1)]
+            ; mov edx, [r13 + gpr(2)]
+            ; mov ebx, [r13 + gpr(3)]
+            ; mov r14d, [r13 + gpr(4)]
+            ; mov ebp, [r13 + gpr(5)]
+            ; mov esi, [r13 + gpr(6)]
+            ; mov edi, [r13 + gpr(7)]
+            ; ret
+            ; out:
+            ; add rsp, 8
+            ; jmp =>leave_stored
+        );
+        let edge_in_page = ops.offset().0;
+        dynasm!(ops ; .arch x64 ; add r8d, [r13 + PAGE_BASE]);
+        let edge = ops.offset().0;
+        dynasm!(ops
+            ; .arch x64
+            ; mov [r13 + EIP], r8d
+            ; mov r8, [r13 + CONTEXT]
+            ; mov DWORD [r8 + C_KIND], Left::Edge as i32
+            ; mov [r8 + C_ARGUMENT], r9d
+            ; jmp =>leave
+        );
+        let entry = ops.offset().0;
+        dynasm!(ops
+            ; .arch x64
+            ; add r8d, [r13 + PAGE_BASE]
+            ; mov [r13 + EIP], r8d
+            ; mov r8, [r13 + CONTEXT]
+            ; mov DWORD [r8 + C_KIND], Left::Entry as i32
+            ; jmp =>leave
+        );
+        let target_eip = ops.offset().0;
+        dynasm!(ops ; .arch x64 ; mov r8d, [r13 + EIP]);
+        emit_target(&mut ops, |ops| dynasm!(ops ; .arch x64 ; =>missed));
+        let target_missed = ops.offset().0;
+        dynasm!(ops
+            ; .arch x64
+            ; mov [r13 + EIP], r8d
+            ; mov r8, [r13 + CONTEXT]
+            ; mov DWORD [r8 + C_KIND], Left::Target as i32
+            ; jmp =>leave
+        );
+        let code = ops.finalize().ok()?;
+        let start = cache.append(&code)?;
+        cache.keep();
+        let at = |offset: usize| cache.address(start) + offset;
+        Some(Self {
+            enter: at(enter),
+            exec: at(exec),
+            edge: at(edge),
+            edge_in_page: at(edge_in_page),
+            entry: at(entry),
+            target_eip: at(target_eip),
+            target_missed: at(target_missed),
+        })
+    }
+
+    /// Runs translated code from `address`, the code of the block at EIP, whose first byte lies
+    /// `in_page` bytes into its page. All state is in `cpu` before and after; `cpu.retired` is exact.
+    ///
+    /// `address` must be an address in the cache at which code for the current mode begins, and `sites`
+    /// the sites this cache's code refers to.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn run(
+        &self,
+        cpu: &mut CpuState,
+        env: &mut Env<'_>,
+        sites: &[Site],
+        targets: &[Target; TARGET_COUNT],
+        address: usize,
+        in_page: u32,
+        end: u64,
+    ) -> (Left, Stay) {
+        let budget = end.saturating_sub(cpu.retired).min(1 << 40) as i64;
+        let end = cpu.retired.wrapping_add(budget as u64);
+        let mut context = Context {
+            exec,
+            budget,
+            tables: 0,
+            kind: Left::Attention as u32,
+            argument: 0,
+            block: 0,
+            cpu: std::ptr::null_mut(),
+            env: std::ptr::null_mut(),
+            sites: sites.as_ptr(),
+            site_count: sites.len().max(1),
+            end,
+            trap: None,
+            calls: 0,
+        };
+        let tables = env.mem.view_address();
+        let base = cpu.eip.wrapping_sub(in_page);
+        cpu.bindings = [
+            u64::from(base) << 32 | u64::from(pack(cpu.flags)),
+            0,
+            targets.as_ptr() as u64,
+            assumptions(cpu),
+        ];
+        let state = std::ptr::from_mut(cpu);
+        context.cpu = state;
+        context.env = std::ptr::from_mut(env).cast();
+        let shared = std::ptr::from_mut(&mut context);
+        // SAFETY: `state` was just derived from the exclusive reference.
+        unsafe { (*state).bindings[1] = shared as u64 };
+        // SAFETY: `enter` is the trampoline emitted above, of this signature.
+        let enter: extern "sysv64" fn(*mut CpuState, usize, i64, usize) =
+            unsafe { std::mem::transmute::<usize, _>(self.enter) };
+        // From here until the trampoline returns only emitted code and `exec` touch state, environment
+        // and context, through the pointers handed over; guest RAM is reached through the view tables,
+        // whose fast entries are addresses of RAM pages.
+        enter(state, address, budget, tables);
+        // The pointers must not outlive this call.
+        cpu.bindings[1] = 0;
+        cpu.bindings[2] = 0;
+        cpu.flags = unpack(slot(cpu));
+        let left = match context.kind {
+            0 => Left::Attention,
+            1 => Left::Edge,
+            2 => Left::Target,
+            3 => Left::Entry,
+            _ => Left::Rest,
+        };
+        if matches!(left, Left::Edge | Left::Target | Left::Entry) {
+            cpu.retired = end.wrapping_sub(context.budget as u64);
+        }
+        let stay = Stay {
+            argument: context.argument,
+            block: context.block,
+            trap: context.trap,
+            calls: context.calls,
+            page_base: page_base(cpu),
+        };
+        (left, stay)
+    }
+}
+
+/// What is to be known after a stay in translated code.
+pub(crate) struct Stay {
+    /// Argument of [`Left`].
+    pub(crate) argument: u32,
+    /// The block of [`Left::Rest`].
+    pub(crate) block: BlockId,
+    /// The trap that an instruction raised; EIP is at it.
+    pub(crate) trap: Option<Trap>,
+    /// Calls of interpreter functions.
+    pub(crate) calls: u64,
+    /// EIP of the first byte of the page that was left.
+    pub(crate) page_base: u32,
+}
+
+/// Kept so that the result type of instruction functions stays in a register pair.
+const _: () = assert!(size_of::<Exec>() == 8);
+const _: () = assert!(SLOT % 2 == 0);

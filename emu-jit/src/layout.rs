@@ -1,0 +1,96 @@
+//! Where guest state lives while translated code runs.
+//!
+//! | host | guest |
+//! | --- | --- |
+//! | eax ecx edx ebx ebp esi edi | the register of the same name |
+//! | r14d | ESP |
+//! | r13 | address of the `CpuState` + [`BIAS`] |
+//! | r12 | instructions left in the slice |
+//! | r15 | view tables of the current class |
+//! | r8-r11 | scratch |
+//!
+//! Bits 63:32 of the eight guest registers are zero at every instruction boundary.
+
+use std::mem::offset_of;
+
+use emu_core::cpu::CpuState;
+
+/// Bias of r13, so that the hot part of the state is in reach of 8-bit displacements.
+pub(crate) const BIAS: i32 = 128;
+
+/// Host registers.
+pub(crate) mod host {
+    pub(crate) const RAX: u8 = 0;
+    pub(crate) const R8: u8 = 8;
+    pub(crate) const R9: u8 = 9;
+    pub(crate) const R10: u8 = 10;
+    pub(crate) const R11: u8 = 11;
+    /// Guest ESP.
+    pub(crate) const ESP: u8 = 14;
+}
+
+/// Host register that holds 32- or 16-bit guest register `n`.
+pub(crate) const fn pinned(n: u8) -> u8 {
+    if n == 4 { host::ESP } else { n & 7 }
+}
+
+const fn at(offset: usize) -> i32 {
+    offset as i32 - BIAS
+}
+
+/// Guest register `n` in memory.
+pub(crate) const fn gpr(n: u8) -> i32 {
+    at(offset_of!(CpuState, gpr)) + 4 * n as i32
+}
+
+/// Base of segment `s`.
+pub(crate) const fn seg_base(s: u8) -> i32 {
+    at(offset_of!(CpuState, seg)) + s as i32 * size_of::<emu_core::cpu::Segment>() as i32
+}
+
+/// A spare register slot: r11 while the interpreter's function runs.
+pub(crate) const KEPT: i32 = gpr(12);
+
+/// Spare register slots: the table entry of the page ESP (0) or EBP (1) points into, 0 if accesses have to
+/// look for themselves (8 bytes).
+pub(crate) const fn frame(which: usize) -> i32 {
+    gpr(if which == 0 { 14 } else { 10 })
+}
+
+/// EIP.
+pub(crate) const EIP: i32 = at(offset_of!(CpuState, eip));
+/// EFLAGS without the arithmetic flags.
+pub(crate) const EFLAGS: i32 = at(offset_of!(CpuState, eflags));
+/// Current privilege level (a byte).
+pub(crate) const CPL: i32 = at(offset_of!(CpuState, cpl));
+
+const BINDINGS: i32 = at(offset_of!(CpuState, bindings));
+
+/// Arithmetic flags as translated code keeps them between instructions (a word): the high byte is what
+/// LAHF gives, bit 0 is OF.
+pub(crate) const SLOT: i32 = BINDINGS;
+/// EIP of the first byte of the page the running block lies in.
+pub(crate) const PAGE_BASE: i32 = BINDINGS + 4;
+/// Address of the [`crate::entry::Context`].
+pub(crate) const CONTEXT: i32 = BINDINGS + 8;
+/// Address of the table of indirect branch targets.
+pub(crate) const TARGETS: i32 = BINDINGS + 16;
+/// Bit s: segment s covers all offsets for reading and writing, whatever its base (a byte).
+pub(crate) const WIDE_SEGMENTS: i32 = BINDINGS + 24;
+
+/// SSE instructions neither are undefined nor trap (a byte, 0 or 1).
+pub(crate) const SSE_USABLE: i32 = BINDINGS + 25;
+/// MXCSR.
+pub(crate) const MXCSR: i32 = at(offset_of!(CpuState, mxcsr));
+/// The value of MXCSR that Rust code runs with.
+pub(crate) const HOST_MXCSR: i32 = BINDINGS + 28;
+
+/// XMM register `n`.
+pub(crate) const fn xmm(n: u8) -> i32 {
+    at(offset_of!(CpuState, xmm)) + 16 * n as i32
+}
+
+const _: () = {
+    assert!(offset_of!(emu_core::cpu::Segment, base) == 0);
+    assert!(seg_base(5) < 128 && gpr(0) >= -128);
+};

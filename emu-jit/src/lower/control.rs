@@ -1,0 +1,171 @@
+//! Control transfers: edges out of the block.
+
+use dynasm::dynasm;
+use dynasmrt::{DynasmApi, DynasmLabelApi};
+use emu_core::cpu::tlb::CODE_TABLE;
+use emu_core::decode::iced::register_number;
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use super::memory::Direction;
+use super::{Stub, Translator};
+use crate::encode::{self, Rm};
+use crate::entry;
+use crate::layout::{PAGE_BASE, host, pinned};
+
+/// Number of a condition (low 4 bits of the opcode).
+pub(super) fn condition(ins: &Instruction) -> u8 {
+    // iced counts from 1 in the order of the encoding; 0 is "none".
+    (ins.condition_code() as u8).wrapping_sub(1) & 15
+}
+
+impl Translator<'_> {
+    /// The block ends; execution goes on at an offset from the start of the page.
+    pub(super) fn edge(&mut self, target: i32) {
+        debug_assert!(self.slot);
+        if is_in_page(target) {
+            self.ops.push(0xE9);
+            self.near_edge(target);
+        } else {
+            self.far_edge(target);
+        }
+    }
+
+    /// The displacement of a branch to an offset in the page.
+    fn near_edge(&mut self, target: i32) {
+        let at = self.ops.new_dynamic_label();
+        self.stubs.push(Stub::Edge { at, number: self.edges.len(), target });
+        self.edges.push((self.ops.offset().0, at, None));
+        self.ops.push_i32(0);
+    }
+
+    /// Another page: whatever is mapped there now must be the page the branch is linked to.
+    fn far_edge(&mut self, target: i32) {
+        let at = self.ops.new_dynamic_label();
+        self.stubs.push(Stub::FarEdge { at, number: self.edges.len() });
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov r8d, [BYTE r13 + PAGE_BASE as i8]
+            ; add r8d, target
+            ; mov r9d, r8d
+            ; shr r9d, 12
+        );
+        // cmp dword [r15 + r9 * 4 + CODE_TABLE], no code entry
+        self.ops.extend(&[0x43, 0x81, 0xBC, 0x8F]);
+        self.ops.push_i32(CODE_TABLE as i32);
+        let code_entry = self.ops.offset().0;
+        self.ops.push_i32(-1);
+        dynasm!(self.ops
+            ; .arch x64
+            ; jne =>at
+            ; and r8d, -0x1000
+            ; mov [BYTE r13 + PAGE_BASE as i8], r8d
+        );
+        self.ops.push(0xE9);
+        self.edges.push((self.ops.offset().0, at, Some(code_entry)));
+        self.ops.push_i32(0);
+    }
+
+    /// Branches on the host's flags.
+    fn branch(&mut self, cc: u8, target: i32) {
+        let next = self.end_in_page() as i32;
+        if is_in_page(target) {
+            self.ops.extend(&[0x0F, 0x80 | cc]);
+            self.near_edge(target);
+        } else {
+            self.ops.extend(&[0x0F, 0x80 | (cc ^ 1)]);
+            let skip = self.ops.offset().0;
+            self.ops.push_i32(0);
+            self.far_edge(target);
+            let here = self.ops.offset().0;
+            self.fixes.push((skip, here));
+        }
+        self.edge(next);
+    }
+
+    /// Offset of a direct branch's target from the start of the page.
+    fn branch_target(&self) -> i32 {
+        (self.end_in_page() as i32).wrapping_add(self.insns[self.n].disp as i32)
+    }
+
+    /// Goes to EIP r8d.
+    fn indirect(&mut self) {
+        let missed = self.place.routines.target_missed;
+        let address = self.place.address;
+        entry::emit_target(&mut self.ops, |ops| {
+            ops.push(0xE9);
+            let behind = address.wrapping_add(ops.offset().0).wrapping_add(4);
+            ops.push_i32(missed.wrapping_sub(behind) as i32);
+        });
+    }
+
+    /// Pushes the address behind the instruction. Changes r8-r10.
+    fn push_return(&mut self) {
+        let (slow, _) = self.slow();
+        let rm = self.frame_access(0, -4, Direction::Write, slow);
+        let next = self.end_in_page() as i32;
+        dynasm!(self.ops ; .arch x64 ; mov r10d, [BYTE r13 + PAGE_BASE as i8] ; add r10d, next);
+        encode::op(&mut self.ops, 4, &[0x89], host::R10, rm);
+        dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 - 4]);
+    }
+
+    /// Loads the target of an indirect branch.
+    fn load_target(&mut self, into: u8) {
+        let ins = self.insn();
+        if ins.op0_kind() == OpKind::Register {
+            let r = pinned(register_number(ins.op0_register()));
+            dynasm!(self.ops ; .arch x64 ; mov Rd(into), Rd(r));
+        } else {
+            let (slow, _) = self.slow();
+            let rm = self.operand(4, Direction::Read, slow);
+            encode::op(&mut self.ops, 4, &[0x8B], into, rm);
+        }
+    }
+
+    /// Lowers a control transfer. False if the instruction is none.
+    pub(super) fn control(&mut self) -> bool {
+        let ins = self.insn();
+        match ins.mnemonic() {
+            Mnemonic::Jmp if ins.is_jmp_short_or_near() => self.edge(self.branch_target()),
+            Mnemonic::Jmp => {
+                self.load_target(host::R8);
+                self.indirect();
+            }
+            Mnemonic::Call if ins.is_call_near() => {
+                self.push_return();
+                self.edge(self.branch_target());
+            }
+            Mnemonic::Call => {
+                self.load_target(host::R11);
+                self.push_return();
+                dynasm!(self.ops ; .arch x64 ; mov r8d, r11d);
+                self.indirect();
+            }
+            Mnemonic::Ret => {
+                let (slow, _) = self.slow();
+                let rm = self.frame_access(0, 0, Direction::Read, slow);
+                encode::op(&mut self.ops, 4, &[0x8B], host::R8, rm);
+                let pop = 4 + (self.insns[self.n].imm & 0xFFFF) as i32;
+                dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + pop]);
+                self.indirect();
+            }
+            Mnemonic::Loop => {
+                dynasm!(self.ops ; .arch x64 ; sub ecx, 1);
+                self.branch(5, self.branch_target());
+            }
+            Mnemonic::Jecxz => {
+                encode::op(&mut self.ops, 4, &[0x85], 1, Rm::Reg(1));
+                self.branch(4, self.branch_target());
+            }
+            _ if ins.is_jcc_short_or_near() => {
+                self.flags_to_host();
+                self.branch(condition(&ins), self.branch_target());
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+fn is_in_page(target: i32) -> bool {
+    (0..0x1000).contains(&target)
+}

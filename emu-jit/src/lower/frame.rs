@@ -1,0 +1,180 @@
+//! Accesses relative to ESP and EBP. Where a block makes several of them with a known distance from what
+//! the register was, the page they lie in is looked up once; each access then only tests whether that
+//! went well.
+
+use emu_core::decode::Insn;
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+
+use super::plan::{self, Plan};
+
+/// Registers that are followed, by their number.
+pub(super) const FOLLOWED: [u8; 2] = [4, 5];
+/// Fewer accesses are not worth the lookup.
+const WORTH: u32 = 3;
+/// Farthest byte from the register that takes part.
+const FAR: i32 = 1024;
+
+/// A lookup in front of an instruction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lookup {
+    /// The instruction.
+    pub(super) at: usize,
+    /// Index into [`FOLLOWED`].
+    pub(super) which: usize,
+    /// First byte and the one behind the last, from the register. The register itself is among them.
+    pub(super) low: i32,
+    pub(super) high: i32,
+}
+
+/// Where lookups are made and which instructions can rely on them.
+pub(super) struct Frames {
+    pub(super) lookups: Vec<Lookup>,
+    /// By instruction and index into [`FOLLOWED`].
+    pub(super) covered: Vec<[bool; 2]>,
+}
+
+/// What becomes of a register.
+enum Change {
+    By(i32),
+    Lost,
+}
+
+/// What an instruction does with a register: its accesses relative to it (offset, size), and how it
+/// changes it afterwards.
+fn effect(
+    ins: &Instruction,
+    insn: &Insn,
+    plan: Plan,
+    which: usize,
+    factory: &mut InstructionInfoFactory,
+) -> (Vec<(i32, u32)>, Change) {
+    let mut accesses = Vec::new();
+    let register = if which == 0 { Register::ESP } else { Register::EBP };
+    if plan == Plan::Call {
+        return (accesses, if is_written(ins, register, factory) { Change::Lost } else { Change::By(0) });
+    }
+    let m = ins.mnemonic();
+    if m != Mnemonic::Lea
+        && !plan::is_nop(m)
+        && plan::has_memory(ins)
+        && is_relative(ins, register)
+        && ins.memory_size().size() <= 8
+    {
+        accesses.push((ins.memory_displacement32() as i32, ins.memory_size().size() as u32));
+    }
+    let stack = which == 0;
+    let change = match m {
+        Mnemonic::Push | Mnemonic::Call if stack => {
+            accesses.push((-4, 4));
+            Change::By(-4)
+        }
+        Mnemonic::Pop if stack => {
+            accesses.push((0, 4));
+            if ins.op0_register() == Register::ESP { Change::Lost } else { Change::By(4) }
+        }
+        Mnemonic::Ret if stack => {
+            accesses.push((0, 4));
+            Change::Lost
+        }
+        Mnemonic::Leave => {
+            if !stack {
+                accesses.push((0, 4));
+            }
+            Change::Lost
+        }
+        Mnemonic::Add | Mnemonic::Sub
+            if ins.op0_register() == register
+                && ins.op1_kind() != OpKind::Register
+                && !plan::has_memory(ins) =>
+        {
+            let imm = insn.imm as i32;
+            Change::By(if m == Mnemonic::Add { imm } else { imm.wrapping_neg() })
+        }
+        Mnemonic::Lea if ins.op0_register() == register && is_relative(ins, register) => {
+            Change::By(ins.memory_displacement32() as i32)
+        }
+        _ if is_written(ins, register, factory) => Change::Lost,
+        _ => Change::By(0),
+    };
+    (accesses, change)
+}
+
+/// The memory operand is the register plus a constant, in a flat segment.
+pub(super) fn is_relative(ins: &Instruction, register: Register) -> bool {
+    ins.memory_base() == register
+        && ins.memory_index() == Register::None
+        && !matches!(ins.memory_segment(), Register::FS | Register::GS | Register::CS)
+}
+
+/// The register or a part of it is written.
+fn is_written(ins: &Instruction, register: Register, factory: &mut InstructionInfoFactory) -> bool {
+    factory.info(ins).used_registers().iter().any(|used| {
+        used.register().full_register32() == register
+            && !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::None)
+    })
+}
+
+/// A stretch of instructions over which the distance is known.
+#[derive(Default)]
+struct Stretch {
+    at: usize,
+    delta: i32,
+    low: i32,
+    high: i32,
+    count: u32,
+    members: Vec<usize>,
+}
+
+impl Stretch {
+    fn starting(at: usize) -> Self {
+        Self { at, high: 1, ..Self::default() }
+    }
+
+    /// Takes bytes in if they are near.
+    fn include(&mut self, offset: i32, size: u32) -> bool {
+        let Some(first) = self.delta.checked_add(offset) else { return false };
+        if !(-FAR..FAR).contains(&first) {
+            return false;
+        }
+        self.low = self.low.min(first);
+        self.high = self.high.max(first + size as i32);
+        true
+    }
+}
+
+/// Finds the accesses of a block.
+pub(super) fn find(ins: &[Instruction], insns: &[Insn], plans: &[Plan]) -> Frames {
+    let mut frames = Frames { lookups: Vec::new(), covered: vec![[false; 2]; ins.len()] };
+    let mut factory = InstructionInfoFactory::new();
+    for which in 0..FOLLOWED.len() {
+        let mut stretch = Stretch::starting(0);
+        for n in 0..ins.len() {
+            let (accesses, change) = effect(&ins[n], &insns[n], plans[n], which, &mut factory);
+            // Either all of an instruction's accesses take part or none.
+            if !accesses.is_empty() && accesses.iter().all(|&(offset, size)| stretch.include(offset, size)) {
+                stretch.count += accesses.len() as u32;
+                stretch.members.push(n);
+            }
+            let lost = match change {
+                Change::By(0) => false,
+                Change::By(by) => {
+                    stretch.delta = stretch.delta.wrapping_add(by);
+                    // The register must not leave the page either: it must not wrap around.
+                    !stretch.include(0, 1)
+                }
+                Change::Lost => true,
+            };
+            if lost || n + 1 == ins.len() {
+                let done = std::mem::replace(&mut stretch, Stretch::starting(n + 1));
+                if done.count >= WORTH {
+                    for &member in &done.members {
+                        frames.covered[member][which] = true;
+                    }
+                    let Stretch { at, low, high, .. } = done;
+                    frames.lookups.push(Lookup { at, which, low, high });
+                }
+            }
+        }
+    }
+    frames
+}

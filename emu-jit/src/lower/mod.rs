@@ -1,0 +1,377 @@
+//! One block: from guest instructions to host instructions.
+//!
+//! An instruction is lowered natively or by a call of its interpreter function. A native one that touches
+//! memory checks its addresses first and changes nothing before; whenever a check fails, the whole
+//! instruction is left to the interpreter function in a stub behind the block.
+//!
+//! # Flags
+//!
+//! The host's arithmetic flags are the guest's right behind a native instruction that sets them. Between
+//! instructions they live in the state's slot ([`crate::layout::SLOT`]). A backward pass finds out which
+//! results can be seen (by a reader, at a place where the code may be left, at the end of the block);
+//! only those are stored.
+
+mod control;
+mod flags;
+mod frame;
+mod integer;
+mod memory;
+mod plan;
+mod simd;
+
+use dynasm::dynasm;
+use dynasmrt::x64::X64Relocation;
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler};
+use emu_core::decode::iced::register_number;
+use emu_core::decode::{BlockId, Insn};
+use iced_x86::{Decoder, DecoderOptions, Instruction};
+
+use crate::entry::{Routines, Site};
+use crate::layout::{KEPT, host, pinned};
+use frame::Frames;
+use memory::Direction;
+use plan::{Plan, Recipe};
+
+pub(crate) type Ops = VecAssembler<X64Relocation>;
+
+/// What the host's CPU offers and what is switched on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Features {
+    /// SHLX and its kin.
+    pub(crate) bmi2: bool,
+    /// Lower natively at all.
+    pub(crate) native: bool,
+}
+
+/// A direct branch out of the block, to be linked. Offsets are from the start of the emitted code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EdgeCode {
+    /// Displacement of the branch.
+    pub(crate) branch: u32,
+    /// Where it leads while it is not linked.
+    pub(crate) stub: u32,
+    /// The immediate that is compared with the target page's code entry, for targets in other pages.
+    pub(crate) code_entry: Option<u32>,
+}
+
+/// Host code of a block.
+pub(crate) struct Lowered {
+    pub(crate) code: Vec<u8>,
+    /// Offset of the stub that leaves before the block's first instruction.
+    pub(crate) dead: u32,
+    pub(crate) edges: Vec<EdgeCode>,
+    pub(crate) sites: Vec<Site>,
+    /// Instructions lowered natively.
+    pub(crate) native: u32,
+}
+
+/// Code emitted behind the block.
+enum Stub {
+    /// The instruction is left to the interpreter's function.
+    /// The flags before it may have to be computed first.
+    Slow { at: DynamicLabel, back: DynamicLabel, number: usize, flags: bool, recipe: Option<Recipe> },
+    /// An access that is not aligned: does it cross a page?
+    Unaligned { at: DynamicLabel, address: u8, size: u32, back: DynamicLabel, slow: DynamicLabel },
+    /// A followed register's accesses do not lie in one fast page.
+    NoFrame { at: DynamicLabel, back: DynamicLabel },
+    /// An access relative to a followed register has to look for itself.
+    Unframed {
+        at: DynamicLabel,
+        back: DynamicLabel,
+        slow: DynamicLabel,
+        register: u8,
+        disp: i32,
+        size: u32,
+        direction: Direction,
+    },
+    /// An edge that is not linked, to an offset in the page.
+    Edge { at: DynamicLabel, number: usize, target: i32 },
+    /// An edge that is not linked, to the EIP in r8d.
+    FarEdge { at: DynamicLabel, number: usize },
+}
+
+/// Where the block is and which numbers its sites and edges get.
+pub(crate) struct Place<'a> {
+    /// Host address at which the code will lie.
+    pub(crate) address: usize,
+    pub(crate) routines: &'a Routines,
+    /// Offset of the block in its page.
+    pub(crate) in_page: u32,
+    pub(crate) block: BlockId,
+    pub(crate) first_site: usize,
+    pub(crate) first_edge: usize,
+    pub(crate) features: Features,
+}
+
+struct Translator<'a> {
+    ops: Ops,
+    place: Place<'a>,
+    insns: &'a [Insn],
+    ins: Vec<Instruction>,
+    plans: Vec<Plan>,
+    /// Flags behind instruction n can be seen.
+    visible: Vec<bool>,
+    /// How to compute the flags behind instruction n again; they are not stored then.
+    recipes: Vec<Option<Recipe>>,
+    /// The recipe for the flags as they are now, if they are neither in the slot nor invisible.
+    recipe: Option<Recipe>,
+    /// Accesses relative to ESP and EBP.
+    frames: Frames,
+    /// The bytes of the block.
+    bytes: &'a [u8],
+    /// The instruction being lowered.
+    n: usize,
+    /// The host's arithmetic flags are the guest's.
+    host: bool,
+    /// The slot holds the guest's flags.
+    slot: bool,
+    stubs: Vec<Stub>,
+    sites: Vec<Site>,
+    /// Branch displacement label, stub label, immediate offset of each edge.
+    edges: Vec<(usize, DynamicLabel, Option<usize>)>,
+    /// Displacements to fill in: where they are and where they lead.
+    fixes: Vec<(usize, usize)>,
+}
+
+/// Translates the block whose bytes and decoded instructions are given. `None` if the bytes are not what
+/// was decoded.
+pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]) -> Option<Lowered> {
+    let mut decoder = Decoder::new(32, bytes, DecoderOptions::NONE);
+    let mut ins = Vec::with_capacity(insns.len());
+    for insn in insns {
+        let i = decoder.decode();
+        // What the interpreter takes for #UD decodes as an instruction of length 1.
+        if !i.is_invalid() && i.len() != usize::from(insn.len) {
+            return None;
+        }
+        ins.push(i);
+        decoder.set_position(usize::from(insn.end)).ok()?;
+    }
+    let plan::Planned { plans, visible, recipes } = plan::plan(&ins, insns, place.features);
+    let frames = frame::find(&ins, insns, &plans);
+    let ops = Ops::new(place.address);
+    let t = Translator {
+        ops,
+        place,
+        insns,
+        ins,
+        plans,
+        visible,
+        recipes,
+        recipe: None,
+        frames,
+        bytes,
+        n: 0,
+        host: false,
+        slot: true,
+        stubs: Vec::new(),
+        sites: Vec::new(),
+        edges: Vec::new(),
+        fixes: Vec::new(),
+    };
+    t.run()
+}
+
+impl Translator<'_> {
+    fn run(mut self) -> Option<Lowered> {
+        let count = self.insns.len() as i8;
+        let refused = self.ops.new_dynamic_label();
+        dynasm!(self.ops
+            ; .arch x64
+            ; sub r12, BYTE count
+            ; js =>refused
+        );
+        let mut native = 0;
+        let mut ended = false;
+        for n in 0..self.insns.len() {
+            self.n = n;
+            for k in 0..self.frames.lookups.len() {
+                if self.frames.lookups[k].at == n {
+                    self.look_up(self.frames.lookups[k]);
+                }
+            }
+            ended = match self.plans[n] {
+                Plan::Native => {
+                    native += 1;
+                    self.native()
+                }
+                Plan::Call => self.call(),
+            };
+        }
+        if !ended {
+            let next = self.end_in_page();
+            self.edge(next as i32);
+        }
+        // A budget that does not cover the block.
+        dynasm!(self.ops ; .arch x64 ; =>refused ; add r12, BYTE count);
+        let dead = self.ops.offset().0;
+        let in_page = self.place.in_page as i32;
+        dynasm!(self.ops ; .arch x64 ; mov r8d, in_page);
+        let entry = self.place.routines.entry;
+        self.jump(entry);
+        self.emit_stubs();
+        let edges = std::mem::take(&mut self.edges);
+        let edges = edges
+            .into_iter()
+            .map(|(branch, stub, code_entry)| {
+                let stub = self.ops.labels().resolve_dynamic(stub).ok()?.0 as u32;
+                Some(EdgeCode { branch: branch as u32, stub, code_entry: code_entry.map(|c| c as u32) })
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let mut fixes = std::mem::take(&mut self.fixes);
+        let mut code = self.ops.finalize().ok()?;
+        fixes.extend(edges.iter().map(|e| (e.branch as usize, e.stub as usize)));
+        for (at, to) in fixes {
+            let distance = to.wrapping_sub(at + 4) as u32;
+            code.get_mut(at..at + 4)?.copy_from_slice(&distance.to_le_bytes());
+        }
+        Some(Lowered { code, dead: dead as u32, edges, sites: self.sites, native })
+    }
+
+    /// The instruction being lowered.
+    fn insn(&self) -> Instruction {
+        self.ins[self.n]
+    }
+
+    /// Offset behind the current instruction from the start of the page.
+    fn end_in_page(&self) -> u32 {
+        self.place.in_page + u32::from(self.insns[self.n].end)
+    }
+
+    fn displacement(&self, target: usize) -> i32 {
+        let behind = self.place.address.wrapping_add(self.ops.offset().0).wrapping_add(4);
+        target.wrapping_sub(behind) as i32
+    }
+
+    /// Jump to a shared routine.
+    fn jump(&mut self, target: usize) {
+        self.ops.push(0xE9);
+        let d = self.displacement(target);
+        self.ops.push_i32(d);
+    }
+
+    /// Call of a shared routine.
+    fn call_routine(&mut self, target: usize) {
+        self.ops.push(0xE8);
+        let d = self.displacement(target);
+        self.ops.push_i32(d);
+    }
+
+    /// Number of a new site for instruction `n`.
+    fn site(&mut self, n: usize) -> i32 {
+        let insn = self.insns[n];
+        let number = self.place.first_site + self.sites.len();
+        let facts = plan::facts(&self.ins[n], &insn);
+        self.sites.push(Site {
+            insn,
+            end_in_page: (self.place.in_page + u32::from(insn.end)) as u16,
+            left: (self.insns.len() - n) as u16,
+            index: n as u16,
+            block: self.place.block,
+            uses_flags: facts.uses_flags,
+            loads_segment: facts.loads_segment,
+        });
+        number as i32
+    }
+
+    /// Calls the interpreter's function. True if the block ends here.
+    fn call(&mut self) -> bool {
+        debug_assert!(self.slot);
+        let site = self.site(self.n);
+        dynasm!(self.ops ; .arch x64 ; mov r8d, site);
+        let exec = self.place.routines.exec;
+        self.call_routine(exec);
+        self.host = false;
+        self.slot = true;
+        if self.insns[self.n].flags & Insn::ENDS_BLOCK == 0 {
+            return false;
+        }
+        let target = self.place.routines.target_eip;
+        self.jump(target);
+        true
+    }
+
+    /// A label for "this access is not fast": a stub calls the interpreter's function and comes back
+    /// to the second label, which is to be placed behind the instruction.
+    fn slow(&mut self) -> (DynamicLabel, DynamicLabel) {
+        let at = self.ops.new_dynamic_label();
+        let back = self.ops.new_dynamic_label();
+        let flags = plan::facts(&self.ins[self.n], &self.insns[self.n]).sets_flags;
+        self.stubs.push(Stub::Slow { at, back, number: self.n, flags, recipe: self.recipe });
+        (at, back)
+    }
+
+    fn emit_stubs(&mut self) {
+        // Stubs are only added by instructions, which are all lowered.
+        for stub in std::mem::take(&mut self.stubs) {
+            match stub {
+                Stub::Slow { at, back, number, flags, recipe } => {
+                    let site = self.site(number);
+                    dynasm!(self.ops ; .arch x64 ; =>at);
+                    if let Some(recipe) = recipe {
+                        self.store_recipe(recipe);
+                    }
+                    // What r11 holds behind the instruction: what it held before it, or what the
+                    // instruction would have put there.
+                    let kept = if self.recipes[number].is_some_and(Recipe::keeps_operand) {
+                        let r = register_number(self.ins[number].op0_register());
+                        Some(pinned(r))
+                    } else if recipe.is_some_and(Recipe::keeps_operand) {
+                        Some(host::R11)
+                    } else {
+                        None
+                    };
+                    if let Some(r) = kept {
+                        dynasm!(self.ops ; .arch x64 ; mov [BYTE r13 + KEPT as i8], Rd(r));
+                    }
+                    dynasm!(self.ops ; .arch x64 ; mov r8d, site);
+                    let exec = self.place.routines.exec;
+                    self.call_routine(exec);
+                    if kept.is_some() {
+                        dynasm!(self.ops ; .arch x64 ; mov r11d, [BYTE r13 + KEPT as i8]);
+                    }
+                    if self.insns[number].flags & Insn::ENDS_BLOCK != 0 {
+                        let target = self.place.routines.target_eip;
+                        self.jump(target);
+                    } else {
+                        if flags {
+                            self.host = false;
+                            self.flags_to_host();
+                        }
+                        dynasm!(self.ops ; .arch x64 ; jmp =>back);
+                    }
+                }
+                Stub::Unaligned { at, address, size, back, slow } => {
+                    dynasm!(self.ops
+                        ; .arch x64
+                        ; =>at
+                        ; lea r10d, [Rq(address) + (size as i32 - 1)]
+                        ; xor r10d, Rd(address)
+                        ; shr r10d, 12
+                        ; jz =>back
+                        ; jmp =>slow
+                    );
+                }
+                Stub::NoFrame { at, back } => {
+                    dynasm!(self.ops ; .arch x64 ; =>at ; xor r9d, r9d ; jmp =>back);
+                }
+                Stub::Unframed { at, back, slow, register, disp, size, direction } => {
+                    dynasm!(self.ops ; .arch x64 ; =>at);
+                    self.unframed(register, disp, size, direction, (slow, back));
+                }
+                Stub::Edge { at, number, target } => {
+                    let number = (self.place.first_edge + number) as i32;
+                    dynasm!(self.ops ; .arch x64 ; =>at ; mov r8d, target ; mov r9d, number);
+                    let to = self.place.routines.edge_in_page;
+                    self.jump(to);
+                }
+                Stub::FarEdge { at, number } => {
+                    let number = (self.place.first_edge + number) as i32;
+                    dynasm!(self.ops ; .arch x64 ; =>at ; mov r9d, number);
+                    let to = self.place.routines.edge;
+                    self.jump(to);
+                }
+            }
+        }
+    }
+}

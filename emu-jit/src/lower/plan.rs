@@ -1,0 +1,422 @@
+//! What is lowered natively, and which flags can be seen.
+
+use emu_core::decode::Insn;
+use emu_core::decode::iced::register_number;
+use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
+
+use super::{Features, simd};
+use crate::layout::pinned;
+
+/// How an instruction is lowered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// Host instructions.
+    Native,
+    /// A call of the interpreter's function.
+    Call,
+}
+
+/// The arithmetic flags in iced's notation.
+const ARITH: u32 = iced_x86::RflagsBits::OF
+    | iced_x86::RflagsBits::SF
+    | iced_x86::RflagsBits::ZF
+    | iced_x86::RflagsBits::AF
+    | iced_x86::RflagsBits::CF
+    | iced_x86::RflagsBits::PF;
+
+/// What calls of the interpreter's function have to know.
+pub(super) struct Facts {
+    pub(super) uses_flags: bool,
+    pub(super) sets_flags: bool,
+    pub(super) loads_segment: bool,
+}
+
+pub(super) fn facts(ins: &Instruction, insn: &Insn) -> Facts {
+    let ends = insn.flags & Insn::ENDS_BLOCK != 0;
+    let sets_flags = ins.rflags_modified() & ARITH != 0;
+    let far = matches!(
+        ins.mnemonic(),
+        Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss
+    );
+    let segment = |n| n < ins.op_count() && ins.op_register(n).is_segment_register();
+    Facts {
+        uses_flags: ends || ins.is_invalid() || sets_flags || ins.rflags_read() & ARITH != 0,
+        sets_flags,
+        loads_segment: ends || far || segment(0),
+    }
+}
+
+/// The instruction has an explicit memory operand of the ordinary kind.
+pub(super) fn has_memory(ins: &Instruction) -> bool {
+    (0..ins.op_count()).any(|n| ins.op_kind(n) == OpKind::Memory)
+}
+
+/// Size of operand 0 in bytes.
+pub(super) fn size(ins: &Instruction) -> u32 {
+    match ins.op0_kind() {
+        OpKind::Register => ins.op0_register().size() as u32,
+        _ => ins.memory_size().size() as u32,
+    }
+}
+
+/// How to compute flags again from registers. Sizes other than 32 bits are kept for those that need no
+/// arithmetic.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Recipe {
+    /// The result of a logical operation is in a register.
+    Logic { size: u32, r: u8 },
+    /// `r` is the sum of what it was and a constant.
+    AddImm { r: u8, imm: i32 },
+    /// `r` is what it was minus a constant.
+    SubImm { r: u8, imm: i32 },
+    /// `r` is the sum of what it was and `s`.
+    Add { r: u8, s: u8 },
+    /// `r` is what it was minus `s`.
+    Sub { r: u8, s: u8 },
+    /// CMP or TEST of registers, instruction `n`.
+    Compare { n: usize },
+    /// INC (0) or DEC (1) of `r`; CF is in the slot.
+    Step { r: u8, number: u8 },
+    /// A shift of what `r11` holds.
+    Shift { size: u32, number: u8, count: u32 },
+    /// `r` is the sum of `r11` and something in memory.
+    AddMemory { r: u8 },
+    /// `r` is `r11` minus something in memory.
+    SubMemory { r: u8 },
+}
+
+impl Recipe {
+    /// The instruction copies its first operand to r11 before it changes it.
+    pub(super) fn keeps_operand(self) -> bool {
+        matches!(self, Self::Shift { .. } | Self::AddMemory { .. } | Self::SubMemory { .. })
+    }
+}
+
+/// In masks of registers: r11, which keeps an operand for a recipe.
+const KEPT: u16 = 1 << 8;
+
+/// What is known of a block's instructions before they are lowered.
+pub(super) struct Planned {
+    pub(super) plans: Vec<Plan>,
+    /// The flags behind the instruction can be seen and must be stored.
+    pub(super) visible: Vec<bool>,
+    /// The flags behind the instruction can be seen only where memory accesses are slow, and can be
+    /// computed there.
+    pub(super) recipes: Vec<Option<Recipe>>,
+}
+
+/// Plans and visibility of flags, from the end of the block to its start.
+pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> Planned {
+    let mut plans = vec![Plan::Call; ins.len()];
+    let mut visible = vec![true; ins.len()];
+    // At the end of the block they are.
+    let mut after = true;
+    for n in (0..ins.len()).rev() {
+        visible[n] = after;
+        if features.native && is_native(&ins[n], &insns[n], after, features) {
+            plans[n] = Plan::Native;
+        }
+        let reads = ins[n].rflags_read() & ARITH != 0;
+        after = leaves_always(&ins[n], &insns[n], plans[n])
+            || may_be_slow(&ins[n])
+            || reads
+            || (after && !sets_all(&ins[n]));
+    }
+    let mut recipes = vec![None; ins.len()];
+    for n in 0..ins.len() {
+        if visible[n]
+            && plans[n] == Plan::Native
+            && let Some((recipe, registers)) = recipe(n, &ins[n], &insns[n])
+            && is_enough(n, registers, ins, insns, &plans)
+        {
+            recipes[n] = Some(recipe);
+            visible[n] = false;
+        }
+    }
+    Planned { plans, visible, recipes }
+}
+
+/// The flags have to be in the slot for this instruction.
+fn leaves_always(ins: &Instruction, insn: &Insn, plan: Plan) -> bool {
+    plan == Plan::Call || insn.flags & Insn::ENDS_BLOCK != 0 || leaves_otherwise(ins.mnemonic())
+}
+
+/// A native instruction that is left to the interpreter when an access is slow.
+fn may_be_slow(ins: &Instruction) -> bool {
+    let m = ins.mnemonic();
+    (has_memory(ins) && m != Mnemonic::Lea && !is_nop(m)) || uses_stack(m) || simd::is_simd(ins)
+}
+
+/// The recipe for an instruction's flags, and a mask of the guest registers it needs.
+fn recipe(n: usize, ins: &Instruction, insn: &Insn) -> Option<(Recipe, u16)> {
+    if ins.op0_kind() != OpKind::Register {
+        return None;
+    }
+    let full = |r: Register| 1u16 << r.full_register32().number();
+    let op0 = ins.op0_register();
+    let size = op0.size() as u32;
+    let r = pinned_or_byte(op0);
+    let imm = insn.imm as i32;
+    let source = (ins.op1_kind() == OpKind::Register).then(|| ins.op1_register());
+    let is_memory = ins.op1_kind() == OpKind::Memory;
+    Some(match ins.mnemonic() {
+        Mnemonic::And | Mnemonic::Or | Mnemonic::Xor => (Recipe::Logic { size, r }, full(op0)),
+        Mnemonic::Cmp | Mnemonic::Test if !is_memory => {
+            (Recipe::Compare { n }, full(op0) | source.map_or(0, full))
+        }
+        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar if size == 4 => {
+            let number = match ins.mnemonic() {
+                Mnemonic::Shr => 5,
+                Mnemonic::Sar => 7,
+                _ => 4,
+            };
+            (Recipe::Shift { size, number, count: shift_count(ins)? }, KEPT)
+        }
+        _ if size != 4 || source == Some(op0) || is_memory && ins.mnemonic() == Mnemonic::Cmp => return None,
+        Mnemonic::Inc => (Recipe::Step { r, number: 0 }, full(op0)),
+        Mnemonic::Dec => (Recipe::Step { r, number: 1 }, full(op0)),
+        Mnemonic::Add if is_memory => (Recipe::AddMemory { r }, full(op0) | KEPT),
+        Mnemonic::Sub if is_memory => (Recipe::SubMemory { r }, full(op0) | KEPT),
+        Mnemonic::Add => match source {
+            Some(s) => (Recipe::Add { r, s: pinned_or_byte(s) }, full(op0) | full(s)),
+            None => (Recipe::AddImm { r, imm }, full(op0)),
+        },
+        Mnemonic::Sub => match source {
+            Some(s) => (Recipe::Sub { r, s: pinned_or_byte(s) }, full(op0) | full(s)),
+            None => (Recipe::SubImm { r, imm }, full(op0)),
+        },
+        _ => return None,
+    })
+}
+
+fn pinned_or_byte(r: Register) -> u8 {
+    let n = register_number(r);
+    if r.is_gpr8() { n } else { pinned(n) }
+}
+
+/// Everything that can see the flags behind instruction `n` is a slow access, and the registers are as
+/// instruction `n` left them there.
+fn is_enough(n: usize, registers: u16, ins: &[Instruction], insns: &[Insn], plans: &[Plan]) -> bool {
+    let mut intact = true;
+    for k in n + 1..ins.len() {
+        let i = &ins[k];
+        if leaves_always(i, &insns[k], plans[k]) || i.rflags_read() & ARITH != 0 {
+            return false;
+        }
+        // PUSH of memory changes r11 before its second check.
+        let early = i.mnemonic() == Mnemonic::Push && written(i) & KEPT & registers != 0;
+        if may_be_slow(i) && (!intact || early) {
+            return false;
+        }
+        if sets_all(i) {
+            return true;
+        }
+        if i.rflags_modified() & ARITH != 0 {
+            return false;
+        }
+        intact &= written(i) & registers == 0;
+    }
+    false
+}
+
+/// Guest registers a native instruction may write: more than it does, never fewer.
+fn written(ins: &Instruction) -> u16 {
+    // Most moves leave r11 alone.
+    let keeps = matches!(
+        ins.mnemonic(),
+        Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Lea | Mnemonic::Not | Mnemonic::Bswap
+    ) || ins.mnemonic() == Mnemonic::Push && !has_memory(ins);
+    let mut mask = if keeps { 0 } else { KEPT };
+    for n in 0..ins.op_count().min(2) {
+        let r = ins.op_register(n);
+        if ins.op_kind(n) == OpKind::Register && is_general(r) && (n == 0 || ins.mnemonic() == Mnemonic::Xchg)
+        {
+            mask |= 1 << r.full_register32().number();
+        }
+    }
+    mask | match ins.mnemonic() {
+        Mnemonic::Cdq | Mnemonic::Cwd => 1 << 2,
+        Mnemonic::Cwde | Mnemonic::Cbw => 1 << 0,
+        Mnemonic::Mul | Mnemonic::Imul | Mnemonic::Div | Mnemonic::Idiv => 1 << 0 | 1 << 2,
+        Mnemonic::Push | Mnemonic::Pop => 1 << 4,
+        Mnemonic::Leave => 1 << 4 | 1 << 5,
+        _ => 0,
+    }
+}
+
+fn uses_stack(m: Mnemonic) -> bool {
+    matches!(m, Mnemonic::Push | Mnemonic::Pop | Mnemonic::Leave | Mnemonic::Pushfd)
+}
+
+/// Native instructions that may be left to the interpreter although they access no memory, or whose
+/// lowering needs the flags in the slot.
+fn leaves_otherwise(m: Mnemonic) -> bool {
+    matches!(
+        m,
+        Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Cli | Mnemonic::Cld | Mnemonic::Std | Mnemonic::Cmpxchg
+    )
+}
+
+/// A native lowering leaves no arithmetic flag as it was, whatever the operands.
+fn sets_all(ins: &Instruction) -> bool {
+    match ins.mnemonic() {
+        Mnemonic::Add
+        | Mnemonic::Adc
+        | Mnemonic::Sub
+        | Mnemonic::Sbb
+        | Mnemonic::Cmp
+        | Mnemonic::Neg
+        | Mnemonic::And
+        | Mnemonic::Or
+        | Mnemonic::Xor
+        | Mnemonic::Test
+        | Mnemonic::Mul
+        | Mnemonic::Imul
+        | Mnemonic::Ucomisd
+        | Mnemonic::Ucomiss
+        | Mnemonic::Comisd
+        | Mnemonic::Comiss => true,
+        // Native with a count of at least 1 only.
+        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Shld | Mnemonic::Shrd => {
+            shift_count(ins).is_some_and(|n| n != 0)
+        }
+        _ => false,
+    }
+}
+
+/// The count of a shift by a constant.
+pub(super) fn shift_count(ins: &Instruction) -> Option<u32> {
+    let last = ins.op_count() - 1;
+    match ins.op_kind(last) {
+        OpKind::Immediate8 => Some(ins.immediate(last) as u32 & 31),
+        _ => None,
+    }
+}
+
+pub(super) fn is_nop(m: Mnemonic) -> bool {
+    matches!(
+        m,
+        Mnemonic::Nop
+            | Mnemonic::Pause
+            | Mnemonic::Prefetchnta
+            | Mnemonic::Prefetcht0
+            | Mnemonic::Prefetcht1
+            | Mnemonic::Prefetcht2
+            | Mnemonic::Lfence
+            | Mnemonic::Mfence
+            | Mnemonic::Sfence
+            | Mnemonic::Endbr32
+    )
+}
+
+/// A memory operand that the emitter can address: 32-bit addresses, and not through CS, which may not be
+/// written.
+fn is_addressable(ins: &Instruction, insn: &Insn) -> bool {
+    !insn.addr16() && (ins.memory_segment() != Register::CS || ins.mnemonic() == Mnemonic::Lea)
+}
+
+fn is_general(r: Register) -> bool {
+    r.is_gpr8() || r.is_gpr16() || r.is_gpr32()
+}
+
+/// All register operands are general registers.
+fn only_general(ins: &Instruction) -> bool {
+    (0..ins.op_count()).all(|n| ins.op_kind(n) != OpKind::Register || is_general(ins.op_register(n)))
+}
+
+fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) -> bool {
+    if ins.is_invalid() || insn.exec as usize == emu_core::interp::dispatch::undefined as *const () as usize {
+        return false;
+    }
+    let m = ins.mnemonic();
+    if is_nop(m) {
+        return true;
+    }
+    let memory = has_memory(ins);
+    if simd::is_simd(ins) {
+        return !memory || is_addressable(ins, insn);
+    }
+    if memory && !is_addressable(ins, insn) && m != Mnemonic::Lea {
+        return false;
+    }
+    if !only_general(ins) {
+        return false;
+    }
+    let register = |n: u32| ins.op_kind(n) == OpKind::Register;
+    match m {
+        Mnemonic::Mov
+        | Mnemonic::Add
+        | Mnemonic::Adc
+        | Mnemonic::Sub
+        | Mnemonic::Sbb
+        | Mnemonic::Cmp
+        | Mnemonic::Neg
+        | Mnemonic::And
+        | Mnemonic::Or
+        | Mnemonic::Xor
+        | Mnemonic::Test
+        | Mnemonic::Inc
+        | Mnemonic::Dec
+        | Mnemonic::Not
+        | Mnemonic::Movzx
+        | Mnemonic::Movsx
+        | Mnemonic::Xchg
+        | Mnemonic::Bswap => {
+            // MOVZX and MOVSX from AH to ESP would need a register name that does not exist.
+            let high = ins.op_count() == 2 && register(1) && is_high(ins.op1_register());
+            let to_esp = matches!(ins.op0_register(), Register::ESP | Register::SP);
+            let word_swap = m == Mnemonic::Bswap && size(ins) == 2;
+            !(high && to_esp || word_swap)
+        }
+        Mnemonic::Lea => is_addressable(ins, insn),
+        Mnemonic::Cdq | Mnemonic::Cwde | Mnemonic::Cbw | Mnemonic::Cwd => true,
+        Mnemonic::Push => !insn.op16() && (memory || register(0) || is_immediate(ins)),
+        Mnemonic::Pop => !insn.op16() && register(0),
+        Mnemonic::Leave => !insn.op16(),
+        Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => match shift_count(ins) {
+            Some(count) => count != 0 && count < 8 * size(ins),
+            None => !visible || (features.bmi2 && register(0) && size(ins) == 4),
+        },
+        Mnemonic::Rol | Mnemonic::Ror => match shift_count(ins) {
+            Some(count) => count != 0 && count < 8 * size(ins),
+            None => !visible,
+        },
+        Mnemonic::Rcl | Mnemonic::Rcr => shift_count(ins) == Some(1),
+        Mnemonic::Shld | Mnemonic::Shrd => {
+            size(ins) == 4 && register(0) && shift_count(ins).is_some_and(|n| n != 0)
+        }
+        Mnemonic::Imul => ins.op_count() == 1 || size(ins) == 4 || register(1),
+        Mnemonic::Mul => true,
+        Mnemonic::Div | Mnemonic::Idiv => size(ins) == 4,
+        Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => {
+            register(0) || ins.op1_kind() == OpKind::Immediate8
+        }
+        Mnemonic::Bsf | Mnemonic::Bsr | Mnemonic::Tzcnt | Mnemonic::Lzcnt => size(ins) == 4,
+        Mnemonic::Clc | Mnemonic::Stc | Mnemonic::Cmc | Mnemonic::Cld | Mnemonic::Std | Mnemonic::Cli => true,
+        Mnemonic::Jmp => {
+            ins.is_jmp_short_or_near() && !insn.op16() || ins.is_jmp_near_indirect() && !insn.op16()
+        }
+        Mnemonic::Call => !insn.op16() && (ins.is_call_near() || ins.is_call_near_indirect()),
+        Mnemonic::Ret => !insn.op16(),
+        Mnemonic::Loop | Mnemonic::Jecxz => {
+            use iced_x86::Code;
+            matches!(ins.code(), Code::Loop_rel8_32_ECX | Code::Jecxz_rel8_32)
+        }
+        _ if ins.is_jcc_short_or_near() => !insn.op16(),
+        // SETcc and CMOVcc.
+        _ => ins.condition_code() != ConditionCode::None && ins.op_count() <= 2 && !is_branch(ins),
+    }
+}
+
+fn is_branch(ins: &Instruction) -> bool {
+    matches!(ins.op0_kind(), OpKind::NearBranch16 | OpKind::NearBranch32)
+}
+
+fn is_immediate(ins: &Instruction) -> bool {
+    matches!(ins.op0_kind(), OpKind::Immediate32 | OpKind::Immediate8to32 | OpKind::Immediate8)
+}
+
+/// AH CH DH BH.
+pub(super) fn is_high(r: Register) -> bool {
+    matches!(r, Register::AH | Register::CH | Register::DH | Register::BH)
+}
