@@ -83,6 +83,11 @@ impl Ctx<'_> {
         self.events.schedule_lazily(EventId::from(id), at, slack);
     }
 
+    /// [`Ctx::schedule`], or as soon as the CPU waits.
+    pub fn schedule_impatiently(&mut self, id: DeviceId, at: VmTime) {
+        self.events.schedule_impatiently(EventId::from(id), at);
+    }
+
     /// Forgets the device's deadline.
     pub fn cancel(&mut self, id: DeviceId) {
         self.events.cancel(EventId::from(id));

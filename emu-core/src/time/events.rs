@@ -14,6 +14,8 @@ pub struct EventQueue {
     next: VmTime,
     /// How late a deadline may be met while the machine is at rest, nanoseconds.
     slack: Option<(EventId, VmTime)>,
+    /// Whose deadline only waits for the CPU to have nothing to do.
+    impatient: Option<EventId>,
 }
 
 const NEVER: VmTime = VmTime::MAX;
@@ -27,11 +29,14 @@ impl Default for EventQueue {
 impl EventQueue {
     /// No deadlines.
     pub fn new() -> Self {
-        Self { pending: Vec::new(), next: NEVER, slack: None }
+        Self { pending: Vec::new(), next: NEVER, slack: None, impatient: None }
     }
 
     /// Sets the deadline of `id`, replacing an earlier one.
     pub fn schedule(&mut self, id: EventId, at: VmTime) {
+        if self.impatient == Some(id) {
+            self.impatient = None;
+        }
         self.pending.retain(|&(_, other)| other != id);
         if at != NEVER {
             self.pending.push((at, id));
@@ -44,6 +49,19 @@ impl EventQueue {
     pub fn schedule_lazily(&mut self, id: EventId, at: VmTime, slack: VmTime) {
         self.schedule(id, at);
         self.slack = Some((id, slack));
+    }
+
+    /// Sets the deadline of `id`, which is met as soon as the CPU waits, if that is earlier.
+    pub fn schedule_impatiently(&mut self, id: EventId, at: VmTime) {
+        self.schedule(id, at);
+        self.impatient = Some(id);
+    }
+
+    /// The CPU waits: the deadline that waited for it is now. True if there is one.
+    pub fn hurry(&mut self, now: VmTime) -> bool {
+        let Some(id) = self.impatient else { return false };
+        self.schedule(id, now);
+        true
     }
 
     /// When a machine at rest has to be awake: the earliest deadline, slack included.
@@ -108,6 +126,18 @@ mod tests {
         q.cancel(2);
         q.cancel(1);
         assert_eq!(q.next_wake(), None);
+    }
+
+    #[test]
+    fn event_queue_impatient_deadline_comes_when_the_cpu_waits() {
+        let mut q = EventQueue::new();
+        assert!(!q.hurry(1));
+        q.schedule_impatiently(4, 100);
+        assert_eq!(q.pop_due(50), None);
+        assert!(q.hurry(50));
+        assert_eq!(q.pop_due(50), Some(4));
+        q.schedule(4, 100);
+        assert!(!q.hurry(60), "an ordinary one does not");
     }
 
     #[test]

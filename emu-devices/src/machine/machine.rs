@@ -76,9 +76,9 @@ const FLUSH_SLICES: u64 = 32;
 const MAX_SLEEP: Duration = Duration::from_millis(100);
 /// A guest that does less than this between two waits handles a timer tick and nothing else, instructions.
 const QUIET_WORK: u64 = 8_000;
-/// After so many such waits (half a second at 250 Hz) ticks may come a little late, several at a time: each
+/// After so many such waits (50 ms at 250 Hz) ticks may come a little late, several at a time: each
 /// wake-up finds cold caches, and costs the host more than the guest's work.
-const QUIET_WAITS: u32 = 128;
+const QUIET_WAITS: u32 = 12;
 /// Unread input per serial port that is kept here when the UART's queue is full; more stays in the
 /// mailbox, whose bound then holds the sender back.
 const MAX_SERIAL_BACKLOG: usize = MAX_QUEUED_BYTES;

@@ -48,8 +48,8 @@ const MIN_INTERRUPT_NS: u64 = 20_000;
 /// Periods of a tick that can be made up for; of more only one interrupt remains.
 const CATCH_UP_PERIODS: Clocks = 4;
 
-/// Time between interrupts that make up for late ones: enough for the guest's handler, because the 8259
-/// keeps only one request.
+/// Time between interrupts that make up for late ones, unless the guest waits for them before: enough for
+/// its handler, because the 8259 keeps only one request.
 const CATCH_UP_NS: u64 = 150_000;
 
 /// Shortest period that is worth making up for, in input clocks (a millisecond).
@@ -162,11 +162,17 @@ impl Pit8254 {
         }
     }
 
-    /// Period of counter 0 if it ticks slowly enough for ticks to be made up for.
-    fn tick_period(&self) -> Option<Clocks> {
+    /// Count of counter 0 if that is slow enough for a tick. Guests that load it anew for each tick count
+    /// the ticks that are late themselves.
+    fn tick_count(&self) -> Option<Clocks> {
         let counter = &self.counters[0];
-        let period = Clocks::from(counter.programmed_count());
-        (counter.is_periodic() && counter.is_counting() && period >= SHORTEST_TICK).then_some(period)
+        let count = Clocks::from(counter.programmed_count());
+        (counter.is_counting() && count >= SHORTEST_TICK).then_some(count)
+    }
+
+    /// The same for a counter that loads itself.
+    fn tick_period(&self) -> Option<Clocks> {
+        self.tick_count().filter(|_| self.counters[0].is_periodic())
     }
 
     /// The tick after one that was due at `rise`, if that is late as well.
@@ -186,13 +192,9 @@ impl Pit8254 {
                     0
                 };
                 let at = time_of(at).max(earliest);
-                match self.tick_period() {
-                    Some(period) => {
-                        let slack = time_of(period).saturating_mul(LAZY_PERIODS).min(LAZY_NS);
-                        ctx.schedule_lazily(self.device, at, slack);
-                    }
-                    None => ctx.schedule(self.device, at),
-                }
+                let count = self.tick_count();
+                let slack = count.map_or(0, |n| time_of(n).saturating_mul(LAZY_PERIODS).min(LAZY_NS));
+                ctx.schedule_lazily(self.device, at, slack);
             }
             None => ctx.cancel(self.device),
         }
@@ -258,7 +260,7 @@ impl Device for Pit8254 {
         self.settle(now);
         if let Some(late) = rise.and_then(|rise| self.late_tick(rise, now)) {
             self.next_rise = Some(late);
-            ctx.schedule(self.device, ctx.now.saturating_add(CATCH_UP_NS));
+            ctx.schedule_impatiently(self.device, ctx.now.saturating_add(CATCH_UP_NS));
             return;
         }
         self.schedule(ctx, now);
