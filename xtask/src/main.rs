@@ -4,9 +4,11 @@ mod boot;
 mod ci;
 mod demo;
 mod fixtures;
+mod floats;
 mod graph;
 mod guest;
 mod peers;
+mod round_trip;
 mod rules;
 mod run;
 mod test;
@@ -31,6 +33,9 @@ enum Task {
         /// Leave out what boots guests
         #[arg(long)]
         quick: bool,
+        /// Only those boots of guests whose name contains TEXT
+        #[arg(long, value_name = "TEXT", conflicts_with = "quick")]
+        only: Option<String>,
     },
     /// Build test guests under target/fixtures from Debian packages
     Fixtures(fixtures::Options),
@@ -49,9 +54,14 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Demo => demo::run(),
-        Task::Test { quick } => {
+        Task::Test { quick, only } => {
             let mut report = test::Report::new();
-            test::run_all(&mut report, quick);
+            match only {
+                Some(text) => {
+                    test::boots(&mut report, &text);
+                }
+                None => test::run_all(&mut report, quick),
+            }
             report.finish()
         }
         Task::Fixtures(options) => fixtures::build(&options),

@@ -82,12 +82,15 @@ pub fn run_all(report: &mut Report, quick: bool) {
 }
 
 /// Each guest, and what builds it.
-const GUESTS: &[(&str, Which)] = &[("mini", Which::Mini), ("debian", Which::Debian)];
+const GUESTS: &[(&str, Which, bool)] =
+    &[("mini", Which::Mini, false), ("mini-state", Which::Mini, true), ("debian", Which::Debian, false)];
 
-fn guest_tests(report: &mut Report) {
+/// Boots guests: the tests whose name contains `only`. Returns whether all guests they need could be built.
+pub fn boots(report: &mut Report, only: &str) -> bool {
+    let tests = || boot::TESTS.iter().filter(|test| test.name.contains(only));
     let mut guests = Vec::new();
-    for &(name, which) in GUESTS {
-        let build = || fixtures::build(&Options::cached(which, false));
+    for &(name, which, state) in GUESTS.iter().filter(|(name, ..)| tests().any(|test| test.guest == *name)) {
+        let build = || fixtures::build(&Options::cached(which, state));
         if report.step(&format!("build the guest {name}"), build) {
             guests.push(name);
         }
@@ -98,11 +101,15 @@ fn guest_tests(report: &mut Report) {
         Ok(())
     });
     // Without emulator or guest, the tests below would only say again that it is missing.
-    let Some(env86) = env86 else { return };
-    for test in boot::TESTS.iter().filter(|test| guests.contains(&test.guest)) {
+    let Some(env86) = env86 else { return false };
+    for test in tests().filter(|test| guests.contains(&test.guest)) {
         report.step(test.name, || (test.run)(&env86));
     }
-    if guests.len() < GUESTS.len() {
+    tests().all(|test| guests.contains(&test.guest))
+}
+
+fn guest_tests(report: &mut Report) {
+    if !boots(report, "") {
         return;
     }
     let members = match members_with_guest_tests() {
