@@ -266,7 +266,7 @@ fn check_floats(guest: &mut Guest, session: &mut Session) -> Result<()> {
     silent(guest, "cp /tmp/records /tmp/copy")?;
     let bytes: usize = number(guest, "wc -c </tmp/copy")?;
     let records = bytes / floats::RECORD;
-    ensure!(bytes % floats::RECORD == 0, "the computing program left {bytes} bytes");
+    ensure!(bytes.is_multiple_of(floats::RECORD), "the computing program left {bytes} bytes");
     ensure!(records > session.records, "the computing program does not run: {records} records");
     session.records = records;
     let answer = guest.ask("sha256sum </tmp/copy", MINI_PROMPT)?;
