@@ -71,8 +71,10 @@ const OF_V86: Exceptions = &[
 ];
 
 /// In a snapshot of ours.
-const OF_ENV86: Exceptions =
-    &[("192.2.0.1.1", "guest time in nanoseconds goes on for some of them while the machine is built")];
+const OF_ENV86: Exceptions = &[
+    ("192.2.0.1.1", "guest time in nanoseconds goes on for some of them while the machine is built"),
+    ("192.2.9.1.3", "the second that the RTC shows"),
+];
 
 /// CF, PF, AF, ZF, SF and OF.
 const ARITHMETIC_FLAGS: i64 = 0x8D5;

@@ -1,4 +1,4 @@
-//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `peers`, `rules`, `ci`.
+//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `peers`, `snapshots`, `rules`, `ci`.
 
 mod boot;
 mod ci;
@@ -11,6 +11,7 @@ mod peers;
 mod round_trip;
 mod rules;
 mod run;
+mod snapshots;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +42,8 @@ enum Task {
     Fixtures(fixtures::Options),
     /// Install the emulators that env86 is compared with, and list them
     Peers,
+    /// Restore snapshots of old versions of v86, and kill env86 while it saves (slow)
+    Snapshots(snapshots::Options),
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         }
         Task::Fixtures(options) => fixtures::build(&options),
         Task::Peers => peers::list(),
+        Task::Snapshots(options) => snapshots::run(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };
