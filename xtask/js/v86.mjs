@@ -1,12 +1,18 @@
 // Runs an env86 image in v86 under Node.
 //
 //   node v86.mjs --v86 DIR --image DIR [--bios FILE --vga-bios FILE] [--cold | --state FILE]
-//                [--prompt TEXT] [--timeout SECONDS] [--save FILE] [--no-jit] [--times] COMMAND...
+//                [--cdrom FILE] [--prompt TEXT] [--timeout SECONDS] [--save FILE] [--no-jit] [--times]
+//                (--interactive | COMMAND...)
 //
 // Types each COMMAND when the prompt is there, and ends at the prompt after the last one (exit status 0).
-// What the guest prints on its first serial port goes to standard output. --save writes the state to FILE;
-// --times reports seconds and guest instructions at each prompt on standard error.
+// With --interactive, types what comes from standard input, and ends with it. What the guest prints on its
+// first serial port goes to standard output. --save writes the state to FILE at the end; --times reports
+// seconds and guest instructions at each prompt on standard error. --cdrom boots that and not the image's
+// kernel, without the image's files.
+//
+// Works with all versions of npm's v86 from 0.4.0 on, which differ in names and in what returns a promise.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import path from "node:path";
 import { parseArgs } from "node:util";
 
@@ -19,6 +25,8 @@ const { values: options, positionals: commands } = parseArgs({
     "vga-bios": { type: "string", default: "/usr/share/seabios/vgabios-stdvga.bin" },
     cold: { type: "boolean", default: false },
     state: { type: "string" },
+    cdrom: { type: "string" },
+    interactive: { type: "boolean", default: false },
     prompt: { type: "string", default: "# " },
     timeout: { type: "string", default: "300" },
     save: { type: "string" },
@@ -42,12 +50,14 @@ const snapshot = options.cold
   ? undefined
   : options.state ?? [inImage("initial.state.zst"), inImage("initial.state")].find(existsSync);
 
+const inPackage = name => path.resolve(options.v86, "build", name);
+const wasm = readFileSync(inPackage("v86.wasm"));
+
 const machine = {
   memory_size: 512 * 1024 * 1024,
   vga_memory_size: 8 * 1024 * 1024,
   ...image,
-  wasm_path: path.resolve(options.v86, "build/v86.wasm"),
-  filesystem: { basefs: inImage("fs.json"), baseurl: inImage("fs/") },
+  wasm_fn: async imports => (await WebAssembly.instantiate(wasm, imports)).instance.exports,
   uart1: true,
   autostart: true,
   disable_keyboard: true,
@@ -55,6 +65,14 @@ const machine = {
   disable_speaker: true,
   disable_jit: options["no-jit"],
 };
+if (options.cdrom) {
+  machine.cdrom = load(options.cdrom);
+  machine.boot_order = 0x213; // CD-ROM first
+  delete machine.bzimage_initrd_from_filesystem;
+  delete machine.cmdline;
+} else {
+  machine.filesystem = { basefs: inImage("fs.json"), baseurl: inImage("fs/") };
+}
 if (snapshot) {
   machine.initial_state = load(snapshot);
 } else {
@@ -62,24 +80,40 @@ if (snapshot) {
   machine.vga_bios = load(options["vga-bios"]);
 }
 
-const { V86 } = await import(path.resolve(options.v86, "build/libv86.mjs"));
+// The release build of 0.4.0 uses names that only its debug build defines.
+Object.assign(globalThis, { DEBUG: false, dbg_log() {}, dbg_assert() {}, dbg_trace() {} });
+const library = existsSync(inPackage("libv86.mjs"))
+  ? await import(inPackage("libv86.mjs"))
+  : createRequire(import.meta.url)(inPackage("index.cjs"));
+const V86 = library.V86Starter ?? library.V86 ?? library.default;
 const started = performance.now();
 const emulator = new V86(machine);
+
+const pause = milliseconds => new Promise(resolve => setTimeout(resolve, milliseconds));
+
+// Old versions call back, new ones return a promise.
+function saveState() {
+  return new Promise((resolve, reject) => {
+    const saved = emulator.save_state((error, state) => (error ? reject(error) : resolve(state)));
+    saved?.then(resolve, reject);
+  });
+}
 
 async function finish() {
   if (options.save) {
     // What the last command wrote is on its way through the 9p server; give it a moment of guest time.
-    await new Promise(resolve => setTimeout(resolve, 500));
-    await emulator.stop();
-    writeFileSync(options.save, new Uint8Array(await emulator.save_state()));
+    await pause(500);
+    const stopped = emulator.stop();
+    await (stopped?.then ? stopped : pause(300));
+    writeFileSync(options.save, new Uint8Array(await saveState()));
   }
   process.exit(0);
 }
 
 let unseen = "";
-emulator.add_listener("serial0-output-byte", byte => {
-  const character = String.fromCharCode(byte);
-  process.stdout.write(character);
+function show(character) {
+  process.stdout.write(Buffer.from(character, "latin1"));
+  if (options.interactive) return;
   unseen = (unseen + character).slice(-options.prompt.length);
   if (unseen !== options.prompt) return;
   unseen = "";
@@ -90,7 +124,15 @@ emulator.add_listener("serial0-output-byte", byte => {
   const command = commands.shift();
   // Not from within the emulator's own event.
   setTimeout(() => (command === undefined ? finish() : emulator.serial0_send(command + "\n")), 0);
-});
+}
+
+emulator.add_listener("serial0-output-byte", byte => show(String.fromCharCode(byte)));
+emulator.add_listener("serial0-output-char", show); // the old name
+
+if (options.interactive) {
+  process.stdin.on("data", bytes => emulator.serial0_send(bytes.toString("latin1")));
+  process.stdin.on("end", finish);
+}
 
 // A restored shell printed its prompt before the snapshot was taken: ask for another one.
 emulator.add_listener("emulator-ready", () => {

@@ -3,6 +3,7 @@
 use crate::demo::{MINI_PROMPT, boot};
 use crate::fixtures;
 use crate::guest::Guest;
+use crate::round_trip;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fs;
@@ -13,7 +14,7 @@ use std::time::Duration;
 const DEBIAN_PROMPT: &str = "debian# ";
 
 /// A command and what its answer has to contain.
-type Exchange = (&'static str, &'static str);
+pub type Exchange = (&'static str, &'static str);
 
 /// What the mini guest is asked after a cold boot.
 const MINI: &[Exchange] = &[
@@ -24,6 +25,14 @@ const MINI: &[Exchange] = &[
     ("rm /root/old && ls -A /root", ".profile"),
     ("modprobe ne2k-pci && ifconfig eth0 | head -n 1", "HWaddr"),
     ("cp /bin/busybox /tmp/copy && cmp /bin/busybox /tmp/copy && echo same", "same"),
+];
+
+/// What is true in the snapshot that v86 made (`fixtures/state.rs` prepares it).
+const MINI_STATE: &[Exchange] = &[
+    ("hostname", "mini"),
+    ("cat /root/file-in-state", "hello"),
+    ("lsmod | grep -q '^ne2k_pci ' && echo loaded", "loaded"),
+    ("ifconfig eth0 up && ifconfig eth0 | grep -o RUNNING", "RUNNING"),
 ];
 
 /// Kernel parameter that makes the mini guest list its files and power off instead of starting a shell.
@@ -68,6 +77,12 @@ pub const TESTS: &[BootTest] = &[
         guest: "mini",
         run: mini_twice,
     },
+    BootTest { name: "mini resumes from a snapshot made by v86", guest: "mini-state", run: mini_state },
+    BootTest {
+        name: "a session goes from v86 to env86 and back",
+        guest: "mini-state",
+        run: |env86| round_trip::run(env86, &image("mini-state")),
+    },
     BootTest { name: "debian boots cold and runs its programs", guest: "debian", run: debian_cold },
 ];
 
@@ -75,6 +90,13 @@ fn mini_cold(env86: &Path) -> Result<()> {
     let mut guest = start(env86, &["--cold"], &image("mini"), 180)?;
     guest.expect(MINI_PROMPT)?;
     converse(&mut guest, MINI_PROMPT, MINI)?;
+    power_off(guest)
+}
+
+fn mini_state(env86: &Path) -> Result<()> {
+    let mut guest = start(env86, &[], &image("mini-state"), 60)?;
+    guest.expect(MINI_PROMPT)?;
+    converse(&mut guest, MINI_PROMPT, MINI_STATE)?;
     power_off(guest)
 }
 
@@ -152,7 +174,8 @@ fn start(env86: &Path, options: &[&str], image: &Path, seconds: u64) -> Result<G
     Guest::start(&mut boot(env86, options, image), Duration::from_secs(seconds))
 }
 
-fn converse(guest: &mut Guest, prompt: &str, exchanges: &[Exchange]) -> Result<()> {
+/// Asks everything and compares the answers.
+pub fn converse(guest: &mut Guest, prompt: &str, exchanges: &[Exchange]) -> Result<()> {
     for (command, expected) in exchanges {
         let answer = guest.ask(command, prompt).with_context(|| format!("asked `{command}`"))?;
         if !answer.contains(expected) {
@@ -162,7 +185,8 @@ fn converse(guest: &mut Guest, prompt: &str, exchanges: &[Exchange]) -> Result<(
     Ok(())
 }
 
-fn power_off(mut guest: Guest) -> Result<()> {
+/// Ends a guest that a shell answers in.
+pub fn power_off(mut guest: Guest) -> Result<()> {
     guest.send("poweroff -f")?;
     let status = guest.wait()?;
     if !status.success() {
@@ -179,7 +203,7 @@ mod tests {
     /// the rest of it for the answer.
     #[test]
     fn commands_fit_on_the_line_of_the_prompt() {
-        for (prompt, list) in [(MINI_PROMPT, MINI), (DEBIAN_PROMPT, DEBIAN)] {
+        for (prompt, list) in [(MINI_PROMPT, MINI), (MINI_PROMPT, MINI_STATE), (DEBIAN_PROMPT, DEBIAN)] {
             for (command, _) in list {
                 assert!(prompt.len() + command.len() < 79, "{command}");
             }

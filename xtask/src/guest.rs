@@ -128,6 +128,11 @@ impl Guest {
         }
     }
 
+    /// Whether the emulator has ended.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     fn tail(&self) -> String {
         plain(&self.transcript[self.transcript.len().saturating_sub(TAIL)..])
     }

@@ -1,15 +1,18 @@
-//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `rules`, `ci`.
+//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `rules`, `ci`.
 
 mod boot;
 mod ci;
 mod demo;
 mod fixtures;
+mod floats;
 mod graph;
 mod guest;
 mod guest86;
 mod peers;
+mod round_trip;
 mod rules;
 mod run;
+mod snapshots;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -32,6 +35,9 @@ enum Task {
         /// Leave out what boots guests
         #[arg(long)]
         quick: bool,
+        /// Only those boots of guests whose name contains TEXT
+        #[arg(long, value_name = "TEXT", conflicts_with = "quick")]
+        only: Option<String>,
     },
     /// Build test guests under target/fixtures from Debian packages
     Fixtures(fixtures::Options),
@@ -39,6 +45,8 @@ enum Task {
     Guest86,
     /// Install the emulators that env86 is compared with, and list them
     Peers,
+    /// Restore snapshots of old versions of v86, and kill env86 while it saves (slow)
+    Snapshots(snapshots::Options),
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -52,14 +60,20 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Demo => demo::run(),
-        Task::Test { quick } => {
+        Task::Test { quick, only } => {
             let mut report = test::Report::new();
-            test::run_all(&mut report, quick);
+            match only {
+                Some(text) => {
+                    test::boots(&mut report, &text);
+                }
+                None => test::run_all(&mut report, quick),
+            }
             report.finish()
         }
         Task::Fixtures(options) => fixtures::build(&options),
         Task::Guest86 => guest86::report(),
         Task::Peers => peers::list(),
+        Task::Snapshots(options) => snapshots::run(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };

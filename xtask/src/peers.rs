@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The version of v86 that tests and benchmarks compare with.
-const V86_PACKAGE: &str = "v86@0.5.462";
+const V86_VERSION: &str = "0.5.462";
 
 /// Firmware images of Debian's package `seabios`.
 pub struct Firmware {
@@ -31,19 +31,24 @@ impl Firmware {
 
 /// Directory of npm's v86, which is installed under `target/peers` if it is not there.
 pub fn v86() -> Result<PathBuf> {
-    let root = target_dir().join("peers");
-    let (package, stamp) = (root.join("node_modules/v86"), root.join("v86.version"));
-    if package.join("build/v86.wasm").exists() && fs::read_to_string(&stamp).is_ok_and(|v| v == V86_PACKAGE) {
+    v86_version(V86_VERSION)
+}
+
+/// The same for any version of it.
+pub fn v86_version(version: &str) -> Result<PathBuf> {
+    let root = target_dir().join("peers").join(format!("v86-{version}"));
+    let (package, stamp) = (root.join("node_modules/v86"), root.join("complete"));
+    if stamp.exists() {
         return Ok(package);
     }
     need(&[("node", "nodejs"), ("npm", "npm")])?;
     fs::create_dir_all(&root)?;
-    step(format!("installing {V86_PACKAGE} with npm"));
+    step(format!("installing v86 {version} with npm"));
     let mut npm = tool("npm");
     npm.args(["install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--prefix"]);
-    logged(npm.arg(&root).arg(V86_PACKAGE), &root.join("npm.log"))
+    logged(npm.arg(&root).arg(format!("v86@{version}")), &root.join("npm.log"))
         .context("v86 cannot be installed; npm needs its registry within reach")?;
-    fs::write(stamp, V86_PACKAGE)?;
+    fs::write(stamp, "")?;
     Ok(package)
 }
 
@@ -75,7 +80,7 @@ pub fn list() -> Result<()> {
     }
     let v86 = v86();
     match &v86 {
-        Ok(dir) => println!("v86      {V86_PACKAGE}, {}", dir.display()),
+        Ok(dir) => println!("v86      {V86_VERSION}, {}", dir.display()),
         Err(error) => println!("v86      missing: {error:#}"),
     }
     v86.and(firmware).map(drop)

@@ -5,12 +5,13 @@ use crate::fixtures::{self, Options, Which};
 use crate::graph;
 use crate::run::{build_env86, cargo, now, run, step};
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Cargo feature of a member whose tests need the guests; they find them through `ENV86_FIXTURES`.
-const GUEST_TESTS: &str = "guest-tests";
+/// Environment variable that tells tests where the guests are.
+const FIXTURES: &str = "ENV86_FIXTURES";
 
 /// How many tests a step had.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
@@ -75,19 +76,22 @@ pub fn run_all(report: &mut Report, quick: bool) {
     report.step("cargo clippy -D warnings", || {
         run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
     });
-    report.counted("cargo test", || tests(cargo().args(["test", "--workspace", "--no-fail-fast"])));
+    report.counted("cargo test", || tests_of(cargo().args(["test", "--workspace", "--no-fail-fast"])));
     if !quick {
         guest_tests(report);
     }
 }
 
 /// Each guest, and what builds it.
-const GUESTS: &[(&str, Which)] = &[("mini", Which::Mini), ("debian", Which::Debian)];
+const GUESTS: &[(&str, Which, bool)] =
+    &[("mini", Which::Mini, false), ("mini-state", Which::Mini, true), ("debian", Which::Debian, false)];
 
-fn guest_tests(report: &mut Report) {
+/// Boots guests: the tests whose name contains `only`. Returns whether all guests they need could be built.
+pub fn boots(report: &mut Report, only: &str) -> bool {
+    let tests = || boot::TESTS.iter().filter(|test| test.name.contains(only));
     let mut guests = Vec::new();
-    for &(name, which) in GUESTS {
-        let build = || fixtures::build(&Options::cached(which, false));
+    for &(name, which, state) in GUESTS.iter().filter(|(name, ..)| tests().any(|test| test.guest == *name)) {
+        let build = || fixtures::build(&Options::cached(which, state));
         if report.step(&format!("build the guest {name}"), build) {
             guests.push(name);
         }
@@ -98,46 +102,57 @@ fn guest_tests(report: &mut Report) {
         Ok(())
     });
     // Without emulator or guest, the tests below would only say again that it is missing.
-    let Some(env86) = env86 else { return };
-    for test in boot::TESTS.iter().filter(|test| guests.contains(&test.guest)) {
+    let Some(env86) = env86 else { return false };
+    for test in tests().filter(|test| guests.contains(&test.guest)) {
         report.step(test.name, || (test.run)(&env86));
     }
-    if guests.len() < GUESTS.len() {
+    tests().all(|test| guests.contains(&test.guest))
+}
+
+fn guest_tests(report: &mut Report) {
+    if !boots(report, "") {
         return;
     }
-    let members = match members_with_guest_tests() {
-        Ok(members) => members,
+    let tests = match tests_with_guests() {
+        Ok(tests) => tests,
         Err(error) => {
             report.step("find tests that need guests", || Err(error));
             return;
         }
     };
-    for member in members {
-        report.counted(&format!("cargo test -p {member} --features {GUEST_TESTS}"), || {
-            let mut command = cargo();
-            command.args([
-                "test",
-                "--release",
-                "--no-fail-fast",
-                "--package",
-                &member,
-                "--features",
-                GUEST_TESTS,
-            ]);
-            tests(command.env("ENV86_FIXTURES", fixtures::directory()))
+    for (package, test) in tests {
+        let target = ["--package", &package, "--test", &test];
+        // `--all-targets` leaves them out.
+        report.step(&format!("cargo clippy --package {package} --test {test}"), || {
+            run(cargo().arg("clippy").args(target).args(["--quiet", "--", "-D", "warnings"]))
+        });
+        report.counted(&format!("cargo test --package {package} --test {test}"), || {
+            tests_of(cargo().arg("test").args(target).env(FIXTURES, fixtures::directory()))
         });
     }
 }
 
-fn members_with_guest_tests() -> Result<Vec<String>> {
+/// Packages and names of test programs that `cargo test` leaves out (`test = false` in their manifest):
+/// those need the guests, which they find through [`FIXTURES`].
+fn tests_with_guests() -> Result<Vec<(String, String)>> {
     let metadata = graph::metadata()?;
     let packages = metadata["packages"].as_array().context("cargo metadata without packages")?;
-    let wanted = packages.iter().filter(|package| package["features"].get(GUEST_TESTS).is_some());
-    Ok(wanted.filter_map(|package| package["name"].as_str()).map(str::to_owned).collect())
+    let mut found = Vec::new();
+    for package in packages {
+        for target in package["targets"].as_array().into_iter().flatten() {
+            if target["kind"] == json!(["test"])
+                && target["test"] == false
+                && let (Some(package), Some(test)) = (package["name"].as_str(), target["name"].as_str())
+            {
+                found.push((package.to_owned(), test.to_owned()));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Runs a `cargo test` command, shows what it prints and counts its tests.
-fn tests(command: &mut Command) -> Result<Count> {
+fn tests_of(command: &mut Command) -> Result<Count> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo test")?;
     let mut total = Count::default();
     for line in BufReader::new(child.stdout.take().context("no standard output")?).split(b'\n') {
@@ -182,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn tests_program_that_dies_counts_as_failed() {
+    fn tests_of_program_that_dies_counts_as_failed() {
         let script = "echo 'test result: ok. 4 passed; 0 failed; 0 ignored'; exit 101";
-        let count = tests(Command::new("sh").args(["-c", script])).unwrap();
+        let count = tests_of(Command::new("sh").args(["-c", script])).unwrap();
         assert_eq!(count, Count { passed: 4, failed: 1 });
     }
 
     #[test]
-    fn tests_no_test_at_all_is_an_error() {
-        assert!(tests(Command::new("sh").args(["-c", "exit 0"])).is_err());
+    fn tests_of_no_test_at_all_is_an_error() {
+        assert!(tests_of(Command::new("sh").args(["-c", "exit 0"])).is_err());
     }
 
     #[test]
