@@ -358,23 +358,24 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// An integer of at most 18 digits.
+/// An integer that fits.
 fn parse_integer(digits: &[u8]) -> Option<i64> {
     let (negative, digits) = match digits.split_first()? {
         (b'-', rest) => (true, rest),
         _ => (false, digits),
     };
-    if digits.is_empty() || digits.len() > 18 {
+    if digits.is_empty() {
         return None;
     }
+    // Below zero, where there is room for one more.
     let mut n = 0i64;
     for b in digits {
         if !b.is_ascii_digit() {
             return None;
         }
-        n = n * 10 + i64::from(b - b'0');
+        n = n.checked_mul(10)?.checked_sub(i64::from(b - b'0'))?;
     }
-    Some(if negative { -n } else { n })
+    if negative { Some(n) } else { n.checked_neg() }
 }
 
 fn push_char(out: &mut Vec<u8>, code: u32) {
@@ -553,9 +554,11 @@ mod tests {
     }
 
     #[test]
-    fn json_extreme_integers_are_written_right() {
+    fn json_extreme_integers_are_written_right_and_read_back() {
         for n in [0, 1, -1, i64::MAX, i64::MIN, 10, 99] {
             assert_eq!(print(&Value::Int(n)), n.to_string());
+            // A lock or a time may have all 64 bits.
+            assert_eq!(parse(&n.to_string()).unwrap(), Value::Array(vec![Value::Int(n)]));
         }
     }
 

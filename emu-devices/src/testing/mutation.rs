@@ -435,7 +435,7 @@ pub enum Outcome {
 /// # Panics
 /// If what was saved cannot be restored.
 pub fn exercise<S: Source>(source: S, draw: bool, config: &mut dyn FnMut() -> MachineConfig) -> Outcome {
-    let mut machine = match restore(source, config()) {
+    let mut machine = match restore(source, LIMITS, config()) {
         Ok(machine) => machine,
         Err(error) => return Outcome::Refused(error.to_string()),
     };
@@ -449,19 +449,24 @@ pub fn exercise<S: Source>(source: S, draw: bool, config: &mut dyn FnMut() -> Ma
         return Outcome::Unsaved(error.to_string());
     }
     drop(machine);
-    match restore(&saved[..], config()) {
+    // A session may have grown: its reply buffer has up to 16 MiB.
+    match restore(&saved[..], Limits::default(), config()) {
         Ok(mut machine) => run(&mut machine),
         Err(error) => panic!("what was saved is refused: {error}"),
     }
     Outcome::Ran
 }
 
-/// Restores a snapshot within [`LIMITS`].
+/// Restores a snapshot.
 ///
 /// # Errors
 /// Those of [`Machine::restore`].
-pub fn restore<S: Source>(source: S, config: MachineConfig) -> Result<Machine<Interpreter>, RestoreFailure> {
-    let reader = Reader::open(source, LIMITS)?;
+pub fn restore<S: Source>(
+    source: S,
+    limits: Limits,
+    config: MachineConfig,
+) -> Result<Machine<Interpreter>, RestoreFailure> {
+    let reader = Reader::open(source, limits)?;
     Machine::restore(config, Interpreter::new(), Mailbox::new(), reader)
 }
 
