@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
 
 use super::report::{Reporter, size};
+use super::trace_start::TraceStart;
 use super::{print, start};
 use crate::clock;
 use crate::config::{self, BootOptions, ClockMode, CtrlD, Engine};
@@ -180,6 +181,10 @@ pub struct BootArgs {
     #[arg(long, hide = true)]
     state_hash: bool,
 
+    /// Say on standard error when the guest's first instruction is due, for benchmarks
+    #[arg(long, hide = true)]
+    trace_start: bool,
+
     /// Errors, warnings and the result as JSON lines on standard error
     #[arg(long)]
     json: bool,
@@ -296,7 +301,10 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     if let Some(target) = target.clone() {
         session = session.save_with(background_saver(target));
     }
-    let vm = start::build(&image, opened, &config, &options.kernel, session.sink(), reporter)?;
+    let mut vm = start::build(&image, opened, &config, &options.kernel, session.sink(), reporter)?;
+    if args.trace_start {
+        vm.runner = Box::new(TraceStart::new(vm.runner));
+    }
 
     let sender = session.sender();
     let signals = signals::listen(move |signal| {
