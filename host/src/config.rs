@@ -24,8 +24,10 @@ pub const DEFAULT_LINGER: Duration = Duration::from_millis(300);
 /// What executes instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Engine {
-    /// The interpreter.
+    /// The fastest one this host has.
     #[default]
+    Auto,
+    /// The interpreter.
     Interp,
     /// Translation to host code.
     Jit,

@@ -201,6 +201,14 @@ pub fn build(spec: VmSpec) -> Result<Vm, VmError> {
         Engine::Jit => build_with(spec, emu_jit::Jit::new().map_err(VmError::CodeCache)?),
         #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
         Engine::Jit => Err(VmError::Engine("jit")),
+        // A host may forbid executable memory: then the interpreter has to do.
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Engine::Auto => match emu_jit::Jit::new() {
+            Ok(jit) => build_with(spec, jit),
+            Err(_) => build_with(spec, Interpreter::new()),
+        },
+        #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+        Engine::Auto => build_with(spec, Interpreter::new()),
         Engine::Interp => build_with(spec, Interpreter::new()),
     }
 }

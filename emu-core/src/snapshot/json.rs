@@ -358,23 +358,24 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// An integer of at most 18 digits.
+/// An integer that fits.
 fn parse_integer(digits: &[u8]) -> Option<i64> {
     let (negative, digits) = match digits.split_first()? {
         (b'-', rest) => (true, rest),
         _ => (false, digits),
     };
-    if digits.is_empty() || digits.len() > 18 {
+    if digits.is_empty() {
         return None;
     }
+    // Below zero, where there is room for one more.
     let mut n = 0i64;
     for b in digits {
         if !b.is_ascii_digit() {
             return None;
         }
-        n = n * 10 + i64::from(b - b'0');
+        n = n.checked_mul(10)?.checked_sub(i64::from(b - b'0'))?;
     }
-    Some(if negative { -n } else { n })
+    if negative { Some(n) } else { n.checked_neg() }
 }
 
 fn push_char(out: &mut Vec<u8>, code: u32) {
@@ -409,7 +410,7 @@ impl Printer {
             Value::Int(n) => self.integer(*n),
             // What JavaScript writes for them.
             Value::Float(f) if !f.is_finite() => self.out.extend_from_slice(b"null"),
-            Value::Float(f) => self.out.extend_from_slice(f.to_string().as_bytes()),
+            Value::Float(f) => self.float(*f),
             Value::Text(text) => self.string(text),
             Value::Array(items) => self.array(items, buffer),
             Value::Typed(typed) => {
@@ -460,6 +461,13 @@ impl Printer {
             self.out.push(b'-');
         }
         self.out.extend_from_slice(&digits[at..]);
+    }
+
+    /// With an exponent where JavaScript writes one too: written out, numbers can have hundreds of digits,
+    /// which nobody reads.
+    fn float(&mut self, f: f64) {
+        let text = if (1e-6..1e21).contains(&f.abs()) { f.to_string() } else { format!("{f:e}") };
+        self.out.extend_from_slice(text.as_bytes());
     }
 
     fn string(&mut self, text: &[u8]) {
@@ -546,9 +554,20 @@ mod tests {
     }
 
     #[test]
-    fn json_extreme_integers_are_written_right() {
+    fn json_extreme_integers_are_written_right_and_read_back() {
         for n in [0, 1, -1, i64::MAX, i64::MIN, 10, 99] {
             assert_eq!(print(&Value::Int(n)), n.to_string());
+            // A lock or a time may have all 64 bits.
+            assert_eq!(parse(&n.to_string()).unwrap(), Value::Array(vec![Value::Int(n)]));
+        }
+    }
+
+    #[test]
+    fn json_extreme_floats_are_read_back() {
+        for f in [1e308, -1e308, f64::MAX, f64::MIN_POSITIVE, 5e-324, 1e21, 1.5e20, 1e-7, 0.1, -2.5] {
+            let text = print(&Value::Float(f));
+            let Ok(read) = parse(&text) else { panic!("{text} is refused") };
+            assert_eq!(read, Value::Array(vec![Value::from(f)]), "{text}");
         }
     }
 }

@@ -20,6 +20,7 @@ use super::mailbox::{HostMessage, MAX_QUEUED_BYTES, MachineStatus, Mailbox};
 use crate::device::ResetKind;
 use crate::input::i8042::I8042;
 use crate::serial::uart16550::Uart16550;
+use crate::vga::Vga;
 use crate::virtio::rng::EntropySource;
 
 /// Why [`Machine::run`] returned.
@@ -457,6 +458,11 @@ impl<E: CpuEngine> Machine<E> {
     /// The CPU, for tests and reports.
     pub fn cpu(&self) -> &CpuState {
         &self.cpu
+    }
+
+    /// The video card, for whoever draws the screen.
+    pub fn vga(&mut self) -> Option<&mut Vga> {
+        self.board.device_mut(self.wiring.vga)
     }
 
     /// Memory, for tests and reports.

@@ -1,5 +1,8 @@
 //! A bare board for tests of single devices: everything a [`Ctx`] lends, and nothing wired.
 
+pub mod mutation;
+pub mod random;
+pub mod scripted;
 pub mod snapshot;
 
 use emu_core::bus::AccessSize;

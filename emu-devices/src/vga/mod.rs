@@ -100,8 +100,16 @@ impl Vga {
         std::mem::take(&mut self.changed)
     }
 
-    /// Derives the size of the screen from the registers. While they make no sense it stays.
+    /// Derives the size of the screen from the registers. While they make no sense it stays, but text
+    /// never has more lines than the CRT controller counts: a guest could otherwise combine the rows of one
+    /// character height with another, larger one.
     fn update_size(&mut self) {
+        self.derive_size();
+        let cell_height = 1 + u16::from(self.regs.max_scan & 0x1F);
+        self.rows = self.rows.min(MAX_LINES / cell_height);
+    }
+
+    fn derive_size(&mut self) {
         if self.vbe.active {
             (self.width, self.height) = (self.vbe.width, self.vbe.height);
             return;

@@ -421,4 +421,30 @@ mod tests {
         assert_eq!(vga.render(&mut out), (2560, 1600));
         assert!(out.iter().all(|&b| b == 0));
     }
+
+    #[test]
+    fn vga_text_of_many_rows_with_tall_characters_is_no_larger_than_the_crtc_counts() {
+        let (mut vga, mut board) = (Vga::new(0), TestBoard::new());
+        vga.set_text_mode_3();
+        let mut crtc = |vga: &mut Vga, index: u8, value: u8| {
+            board.outb(vga, 0x3D4, index);
+            board.outb(vga, 0x3D5, value);
+        };
+        // Unprotected; 256 columns, as many rows as there are lines, which are one line high.
+        for (index, value) in
+            [(0x11, 0), (1, 0xFF), (2, 0xFF), (7, 0x5A), (9, 0x60), (0x12, 0xFF), (0x15, 0xFF)]
+        {
+            crtc(&mut vga, index, value);
+        }
+        assert!(vga.rows > 900, "{} rows", vga.rows);
+        // No picture at all, but characters of 32 lines, twice as wide.
+        crtc(&mut vga, 2, 0);
+        crtc(&mut vga, 9, 0x7F);
+        board.outb(&mut vga, 0x3C4, 1);
+        board.outb(&mut vga, 0x3C5, 8);
+        let mut out = Vec::new();
+        let (width, height) = vga.render(&mut out);
+        assert!(width <= 256 * 16 && height <= 1024, "{width} x {height}");
+        assert!(out.capacity() <= 4 << 22);
+    }
 }

@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
 
 use super::report::{Reporter, size};
+use super::trace_start::TraceStart;
 use super::{print, start};
 use crate::clock;
 use crate::config::{self, BootOptions, ClockMode, CtrlD, Engine};
@@ -124,7 +125,7 @@ pub struct BootArgs {
     #[arg(long, value_name = "WHAT")]
     ctrl_d: Option<CtrlDArg>,
 
-    /// What executes the guest's instructions
+    /// What executes the guest's instructions [default: jit where there is one]
     #[arg(long, value_name = "ENGINE")]
     engine: Option<EngineArg>,
 
@@ -179,6 +180,10 @@ pub struct BootArgs {
     /// Print instruction count and state hash at the end
     #[arg(long, hide = true)]
     state_hash: bool,
+
+    /// Say on standard error when the guest's first instruction is due, for benchmarks
+    #[arg(long, hide = true)]
+    trace_start: bool,
 
     /// Errors, warnings and the result as JSON lines on standard error
     #[arg(long)]
@@ -296,7 +301,10 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     if let Some(target) = target.clone() {
         session = session.save_with(background_saver(target));
     }
-    let vm = start::build(&image, opened, &config, &options.kernel, session.sink(), reporter)?;
+    let mut vm = start::build(&image, opened, &config, &options.kernel, session.sink(), reporter)?;
+    if args.trace_start {
+        vm.runner = Box::new(TraceStart::new(vm.runner));
+    }
 
     let sender = session.sender();
     let signals = signals::listen(move |signal| {

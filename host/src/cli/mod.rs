@@ -8,6 +8,7 @@ mod compat;
 mod report;
 mod snapshot;
 mod start;
+mod trace_start;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
