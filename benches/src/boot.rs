@@ -4,18 +4,15 @@
 //! same instructions.
 
 use std::fmt;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use crate::clock::now;
+use crate::guest::Guest;
 use crate::peers::V86Peer;
 use crate::report::{Header, MAX_SPREAD, write_json};
 use crate::stats::Summary;
@@ -25,8 +22,6 @@ const GUEST: &str = "mini";
 const PROMPT: &str = "mini# ";
 /// A guest that is not there by then does not boot.
 const TIMEOUT: Duration = Duration::from_secs(300);
-/// What is kept of the output for an error message, in bytes.
-const TAIL: usize = 2000;
 
 /// Options of `boot`.
 #[derive(Args)]
@@ -87,54 +82,9 @@ fn boot_v86(peer: &V86Peer, image: &Path) -> Command {
     command
 }
 
-/// A process that ends with its owner.
-struct Guest(Child);
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Starts a process and waits for the prompt on its standard output. Its input stays open and silent.
-fn time_to_prompt(mut command: Command) -> Result<Duration> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let start = now();
-    let mut guest =
-        Guest(command.spawn().with_context(|| format!("cannot start {:?}", command.get_program()))?);
-    let mut stdout = guest.0.stdout.take().context("no standard output")?;
-    let (sender, receiver) = mpsc::channel();
-    // Reads until the process ends, which is when the guest is dropped at the latest.
-    thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = stdout.read(&mut buffer) {
-            if sender.send(buffer[..n].to_vec()).is_err() {
-                break;
-            }
-        }
-    });
-    let mut console = Vec::new();
-    loop {
-        match receiver.recv_timeout(TIMEOUT.saturating_sub(start.elapsed())) {
-            Ok(bytes) => console.extend(bytes),
-            Err(error) => {
-                let tail =
-                    String::from_utf8_lossy(&console[console.len().saturating_sub(TAIL)..]).into_owned();
-                match error {
-                    RecvTimeoutError::Timeout => {
-                        bail!("no prompt within {TIMEOUT:?}; the console ends with\n{tail}")
-                    }
-                    RecvTimeoutError::Disconnected => {
-                        bail!("it ended before the prompt; the console ends with\n{tail}")
-                    }
-                }
-            }
-        }
-        if console.windows(PROMPT.len()).any(|window| window == PROMPT.as_bytes()) {
-            return Ok(start.elapsed());
-        }
-    }
+/// Starts a process and waits for the prompt on its standard output.
+fn time_to_prompt(command: Command) -> Result<Duration> {
+    Guest::start(command)?.wait_for(PROMPT, TIMEOUT)
 }
 
 #[derive(Serialize)]
@@ -185,23 +135,6 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn shell(script: &str) -> Command {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        command
-    }
-
-    #[test]
-    fn prompt_is_found_though_it_comes_in_pieces_and_the_process_goes_on() {
-        assert!(time_to_prompt(shell("printf 'Linux\\nmi'; printf 'ni# '; cat")).is_ok());
-    }
-
-    #[test]
-    fn process_that_ends_without_a_prompt_is_an_error_with_its_output() {
-        let error = time_to_prompt(shell("echo Kernel panic")).unwrap_err().to_string();
-        assert!(error.contains("Kernel panic"), "{error}");
-    }
 
     #[test]
     fn ratio_is_relative_to_env86() {

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `interp` | integer kernels: env86's interpreter, v86's interpreter and v86's JIT with the same bytes |
 //! | `boot` | process start to the prompt of the test guest `mini` |
+//! | `snapshot` | process start to the first instruction and the prompt from snapshots; memory; saving |
 //!
 //! Rules that keep the numbers honest: every contestant runs the same bytes, whose hash is printed; they take
 //! turns within each round; medians and spreads are reported, and ratios rather than absolute times count;
@@ -12,11 +13,13 @@
 mod boot;
 mod clock;
 mod engines;
+mod guest;
 mod image;
 mod interp;
 mod kernels;
 mod peers;
 mod report;
+mod snapshot;
 mod stats;
 mod table;
 mod workspace;
@@ -39,12 +42,15 @@ enum Benchmark {
     Interp(interp::Options),
     /// Cold boot of the test guest in env86 and in v86
     Boot(boot::Options),
+    /// Snapshots of the test guest in env86 and in v86: time to the prompt, memory, saving
+    Snapshot(snapshot::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().benchmark {
         Benchmark::Interp(options) => interp::run(&options),
         Benchmark::Boot(options) => boot::run(&options),
+        Benchmark::Snapshot(options) => snapshot::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

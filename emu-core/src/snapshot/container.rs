@@ -678,4 +678,30 @@ mod tests {
         check("\"buffer_id\":2", "\"buffer_id\":9", &field("does not exist"));
         assert!(matches!(with_text("[1048576,", "[1048577,"), Err(SnapshotError::Field { slot: 0, .. })));
     }
+
+    #[test]
+    fn container_beyond_each_limit_is_refused() {
+        let (file, ram) = snapshot(false);
+        let enough = Limits { file: 1 << 20, info: 4096, values: 100, buffers: 1000, memory: 1 << 20 };
+        let load = |limits: Limits| {
+            let reader = Reader::open(&file[..], limits)?;
+            assert_eq!(reader.memory_size()?, 1 << 20);
+            reader.load(Some(&mut GuestRam::new(ram.len()).unwrap())).map(drop)
+        };
+        load(enough).unwrap();
+        let total = file.len() as u64 - 1;
+        for (limits, expected) in [
+            (Limits { file: total, ..enough }, "bytes"),
+            (Limits { info: 100, ..enough }, "bytes of description"),
+            (Limits { values: 20, ..enough }, "values"),
+            (Limits { buffers: 48, ..enough }, "bytes of buffers"),
+        ] {
+            match load(limits) {
+                Err(SnapshotError::Limit { what, .. }) => assert_eq!(what, expected),
+                other => panic!("{expected}: {other:?}"),
+            }
+        }
+        let small = load(Limits { memory: (1 << 20) - 1, ..enough });
+        assert!(matches!(small, Err(SnapshotError::Field { slot: slots::MEMORY_SIZE, .. })), "{small:?}");
+    }
 }

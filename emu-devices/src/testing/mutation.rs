@@ -320,7 +320,7 @@ impl Base {
         let byte = match r.below(3) {
             0 => self.file[at] ^ 1 << r.below(8),
             1 => r.pick(b"[]{},:\"\\0123456789-.eE \x00\x80\xFF"),
-            _ => r.draw() as u8,
+            _ => r.number() as u8,
         };
         Edit { range: at..at + 1, with: vec![byte] }
     }

@@ -5,7 +5,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    pub fn draw(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -14,7 +14,7 @@ impl Random {
 
     /// A number below `n`; 0 for 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.draw() % n.max(1) as u64) as usize
+        (self.number() % n.max(1) as u64) as usize
     }
 
     /// True once in `n` times.
@@ -29,7 +29,7 @@ impl Random {
 
     /// Small numbers, addresses in 2 MiB of RAM, bounds of types, anything.
     pub fn value(&mut self) -> u32 {
-        let v = self.draw() as u32;
+        let v = self.number() as u32;
         match self.below(4) {
             0 => v & 0xFF,
             1 => v & 0x1F_FFFC,
@@ -69,7 +69,7 @@ impl Random {
             (0xB000, 12),
         ];
         match self.below(8) {
-            0 => self.draw() as u16,
+            0 => self.number() as u16,
             1..=3 => 0xC000 + self.below(0x200) as u16,
             _ => {
                 let (first, len) = self.pick(DEVICES);

@@ -17,7 +17,7 @@ fn piece(r: &mut Random) -> Vec<u8> {
     let mut c = Code::new();
     match r.below(12) {
         0 => {
-            let bytes: Vec<u8> = (0..PIECE - 2).map(|_| r.draw() as u8).collect();
+            let bytes: Vec<u8> = (0..PIECE - 2).map(|_| r.number() as u8).collect();
             c.bytes(&bytes);
         }
         1..=3 => {
@@ -59,7 +59,7 @@ fn piece(r: &mut Random) -> Vec<u8> {
         7 | 8 => {
             // configuration space of some function
             let devfn = r.pick(&[0u32, 0x08, 0x28, 0x30, 0x38, 0x90, 0xF0, 0xFF]);
-            let (register, value, port) = (r.draw() as u32 & 0xFC, r.value(), 0xCFC + r.below(4) as u16);
+            let (register, value, port) = (r.number() as u32 & 0xFC, r.value(), 0xCFC + r.below(4) as u16);
             c.out32(0xCF8, 0x8000_0000 | devfn << 8 | register);
             match r.below(3) {
                 0 => c.out8(port, value as u8),
@@ -150,7 +150,7 @@ pub fn program(r: &mut Random) -> Vec<u8> {
     let mut code = Code::new();
     code.bytes(&[0xE9]).u32(HANDLER.len() as u32).bytes(HANDLER).stack_and_idt(ENTRY + 5);
     // The timer, every 50 microseconds, ends pieces that wait or loop.
-    code.pics(r.draw() as u8 & 0xFE, r.draw() as u8).out8(0x43, 0x34).out8(0x40, 60).out8(0x40, 0);
+    code.pics(r.number() as u8 & 0xFE, r.number() as u8).out8(0x43, 0x34).out8(0x40, 60).out8(0x40, 0);
     // mov dword [NEXT], first piece
     let first = code.here() + 10;
     code.bytes(&[0xC7, 0x05]).u32(NEXT).u32(first);
