@@ -682,7 +682,7 @@ mod tests {
     #[test]
     fn container_beyond_each_limit_is_refused() {
         let (file, ram) = snapshot(false);
-        let enough = Limits { file: 1 << 20, info: 4096, values: 100, buffers: 1000, memory: 1 << 20 };
+        let enough = Limits { file: 1 << 20, info: 4096, values: 200, buffers: 1000, memory: 1 << 20 };
         let load = |limits: Limits| {
             let reader = Reader::open(&file[..], limits)?;
             assert_eq!(reader.memory_size()?, 1 << 20);
