@@ -79,7 +79,13 @@ impl SavedPit {
         let words = |field: fn(&V86Counter) -> u16| Value::u16s(&counters.each_ref().map(field));
         let v86 = values![
             bytes(|c| c.next_low.into()),
-            bytes(|c| c.enabled.into()),
+            // A tick that is due but not delivered: v86 delivers the one of a counter that counts at once.
+            {
+                let mut enabled = counters.each_ref().map(|c| c.enabled);
+                enabled[0] |= self.due;
+                let [a, b, c] = enabled.map(u8::from);
+                Value::bytes([a, b, c, 0])
+            },
             bytes(|c| c.mode),
             bytes(|c| c.access),
             bytes(|c| c.latch),
