@@ -33,7 +33,6 @@ const BLOCK_BYTES: usize = 2 * BLOCK_SAMPLES as usize;
 const DMA_POLL_NS: u64 = 1_000_000;
 /// Deadlines this late are not caught up with.
 const MAX_LAG_NS: u64 = 200_000_000;
-
 /// Least time between two blocks, nanoseconds.
 const MIN_STEP_NS: u64 = 10_000;
 

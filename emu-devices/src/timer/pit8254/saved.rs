@@ -71,7 +71,9 @@ impl SavedPit {
     pub(super) fn into_state(self, now: VmTime) -> DeviceState {
         let ms = now as f64 / 1e6;
         let now = clocks_at(now);
-        let counters = self.counters.each_ref().map(|counter| counter.to_v86(now));
+        let mut counters = self.counters.each_ref().map(|counter| counter.to_v86(now));
+        // A tick that is due but not delivered: v86 delivers at once that of a counter that counts.
+        counters[0].enabled |= self.due;
         let bytes = |field: fn(&V86Counter) -> u8| {
             let [a, b, c] = counters.each_ref().map(field);
             Value::bytes([a, b, c, 0])
@@ -79,13 +81,7 @@ impl SavedPit {
         let words = |field: fn(&V86Counter) -> u16| Value::u16s(&counters.each_ref().map(field));
         let v86 = values![
             bytes(|c| c.next_low.into()),
-            // A tick that is due but not delivered: v86 delivers the one of a counter that counts at once.
-            {
-                let mut enabled = counters.each_ref().map(|c| c.enabled);
-                enabled[0] |= self.due;
-                let [a, b, c] = enabled.map(u8::from);
-                Value::bytes([a, b, c, 0])
-            },
+            bytes(|c| c.enabled.into()),
             bytes(|c| c.mode),
             bytes(|c| c.access),
             bytes(|c| c.latch),
@@ -352,6 +348,22 @@ mod tests {
         board.advance(&mut pit, 0);
         assert!(board.take_rise(IRQ0));
         assert_eq!(board.events.next_deadline(), Some(time_of(1 + 2 * 1000)));
+    }
+
+    /// A guest that programs one tick at a time would otherwise stand still in v86.
+    #[test]
+    fn pit_one_shot_that_is_due_still_counts_for_v86_until_it_is_delivered() {
+        let counts = |state: DeviceState| match state.v86 {
+            Value::Array(fields) => fields[1].clone(),
+            other => panic!("{other:?}"),
+        };
+        let (mut board, mut pit) = new();
+        program(&mut board, &mut pit, 0x38, 1000); // mode 4
+        board.now = time_of(1 + 1000 + 300);
+        assert_eq!(counts(pit.save(&mut board.ctx())), Value::bytes([1, 0, 0, 0]));
+        board.advance(&mut pit, 0);
+        assert!(board.take_rise(IRQ0));
+        assert_eq!(counts(pit.save(&mut board.ctx())), Value::bytes([0, 0, 0, 0]));
     }
 
     #[test]
