@@ -17,6 +17,11 @@ pub fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Sleeps. For what can only be asked again: a condition that can be waited for is waited for.
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// The host's clocks for a host-paced machine.
 pub struct SystemClock {
     start: Instant,

@@ -9,6 +9,7 @@
 //! | [`snapshot`] | snapshots as files: found, read, written without ever losing one, described |
 //! | [`console`] | the serial console on the user's terminal, and what ends a session |
 //! | [`rpc`] | the service inside the guest: commands, files, connections, clock |
+//! | [`run`] | one command in a guest: streams, signals, exit status |
 //! | [`vm`] | the only module that knows how the machine is built and driven |
 //! | [`clock`] | the host's clocks and random numbers |
 //! | [`signals`], [`paths`], [`progress`], [`limits`], [`error`] | what their names say |
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod paths;
 pub mod progress;
 pub mod rpc;
+pub mod run;
 pub mod signals;
 pub mod snapshot;
 pub mod vm;

@@ -68,6 +68,9 @@ pub const OUTPUT_QUEUE: usize = 256 << 10;
 /// Longest error message printed, in characters: reasons may quote a hostile file.
 pub const MAX_MESSAGE: usize = 1000;
 
+/// Largest file of environment variables read, in bytes.
+pub const MAX_ENV_FILE: u64 = 1 << 20;
+
 /// Files a split snapshot may consist of. They have 10 MiB each.
 pub const MAX_SNAPSHOT_PARTS: u64 = 1024;
 

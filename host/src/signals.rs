@@ -26,6 +26,30 @@ impl Drop for Listener {
 /// The host refuses handlers or a thread.
 #[cfg(unix)]
 pub fn listen(on_end: impl Fn(i32) + Send + 'static) -> Result<Listener, ConsoleError> {
+    use crate::console::terminal;
+
+    let mut asked = false;
+    hear(&[], move |signal| {
+        if asked {
+            terminal::restore();
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+        asked = true;
+        on_end(signal);
+    })
+}
+
+/// Calls `on_signal` with the number of every signal that asks the process to end, and with SIGWINCH.
+///
+/// # Errors
+/// The host refuses handlers or a thread.
+#[cfg(unix)]
+pub fn forward(on_signal: impl Fn(i32) + Send + 'static) -> Result<Listener, ConsoleError> {
+    hear(&[signal_hook::consts::SIGWINCH], on_signal)
+}
+
+#[cfg(unix)]
+fn hear(more: &[i32], mut on_signal: impl FnMut(i32) + Send + 'static) -> Result<Listener, ConsoleError> {
     use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
     use signal_hook::low_level::emulate_default_handler;
 
@@ -33,11 +57,11 @@ pub fn listen(on_end: impl Fn(i32) + Send + 'static) -> Result<Listener, Console
 
     let ignored = ignored_signals();
     let wanted = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGCONT];
-    let wanted = wanted.into_iter().filter(|signal| !is_in(ignored, *signal));
+    let wanted = wanted.into_iter().chain(more.iter().copied());
+    let wanted = wanted.filter(|signal| !is_in(ignored, *signal));
     let mut signals = signal_hook::iterator::Signals::new(wanted).map_err(ConsoleError::Signals)?;
     let handle = signals.handle();
     let body = move || {
-        let mut asked = false;
         for signal in signals.forever() {
             match signal {
                 SIGTSTP => {
@@ -51,14 +75,7 @@ pub fn listen(on_end: impl Fn(i32) + Send + 'static) -> Result<Listener, Console
                 // Stopped without a chance to say so: a shell has set its own mode meanwhile.
                 SIGCONT if terminal::is_raw() => terminal::reenter(),
                 SIGCONT => {}
-                _ if !asked => {
-                    asked = true;
-                    on_end(signal);
-                }
-                _ => {
-                    terminal::restore();
-                    let _ = emulate_default_handler(signal);
-                }
+                _ => on_signal(signal),
             }
         }
     };
@@ -72,6 +89,15 @@ pub fn listen(on_end: impl Fn(i32) + Send + 'static) -> Result<Listener, Console
 /// None.
 #[cfg(not(unix))]
 pub fn listen(_on_end: impl Fn(i32) + Send + 'static) -> Result<Listener, ConsoleError> {
+    Ok(Listener {})
+}
+
+/// See [`listen`].
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn forward(_on_signal: impl Fn(i32) + Send + 'static) -> Result<Listener, ConsoleError> {
     Ok(Listener {})
 }
 

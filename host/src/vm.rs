@@ -25,6 +25,7 @@ use crate::clock::{self, Random, SystemClock};
 use crate::config::{ClockMode, Engine};
 use crate::error::one_line;
 use crate::rpc;
+use crate::rpc::wire::Service;
 use crate::snapshot::SnapshotFileError;
 use crate::snapshot::locate::Opened;
 use crate::snapshot::save::Capture;
@@ -41,6 +42,9 @@ const DETERMINISTIC_SEED: u64 = 86;
 
 /// First half of the network card's address, as v86 has it.
 const MAC_PREFIX: [u8; 3] = [0x00, 0x22, 0x15];
+
+/// The vCPU thread's stack. Deep recursion would be a bug; a stack overflow would be its end.
+pub const VCPU_STACK: usize = 8 << 20;
 
 /// What a machine starts with.
 pub enum Start {
@@ -135,6 +139,10 @@ pub struct Vm {
     pub runner: Box<dyn Runner>,
     /// For everybody else.
     pub guest: Arc<dyn Guest>,
+    /// The line to the service in the guest; deterministic runs and scripted guests have none.
+    pub service: Option<Service>,
+    /// The machine comes from a snapshot.
+    pub restored: bool,
 }
 
 /// Why no machine was built.
@@ -256,23 +264,21 @@ fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<
         virtio_rng: true,
         random: Box::new(move || random.next_u32()),
     };
+    let was_restored = restored.is_ok();
     let machine = match restored {
         Ok(opened) => {
             let Opened { path, compressed, reader, .. } = opened;
             Machine::restore(config, engine, mailbox.clone(), reader)
-                .map_err(|error| restore_failed(error, path, compressed))
-                .inspect(|_| {
-                    if let Some(service) = service {
-                        rpc::wire::freshen_in_background(service, mailbox.clone());
-                    }
-                })?
+                .map_err(|error| restore_failed(error, path, compressed))?
         }
         Err(origin) => Machine::new(config, engine, mailbox.clone()).map_err(|error| match error {
             BuildError::Load(source) => VmError::Kernel { origin, source },
             error => VmError::Build(error),
         })?,
     };
-    Ok(Vm { runner: Box::new(machine), guest: Arc::new(Remote(mailbox)) })
+    let service = service.map(|guest| Service::new(guest, mailbox.clone()));
+    let guest = Arc::new(Remote(mailbox));
+    Ok(Vm { runner: Box::new(machine), guest, service, restored: was_restored })
 }
 
 fn restore_failed(error: RestoreFailure, path: PathBuf, compressed: bool) -> VmError {

@@ -102,6 +102,11 @@ impl Mailbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// True once the machine is gone.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Queues a message. False if the queue is full or the machine is gone.
     #[must_use]
     pub fn send(&self, message: HostMessage) -> bool {

@@ -32,12 +32,22 @@ use crate::snapshot::locate;
 use crate::snapshot::save::{self, Saved, Target};
 use crate::vm::{Runner, StopReason};
 
+/// What executes instructions, as a flag.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum EngineArg {
+pub(super) enum EngineArg {
     /// Interpreter
     Interp,
     /// Translation to host code
     Jit,
+}
+
+impl From<EngineArg> for Engine {
+    fn from(engine: EngineArg) -> Self {
+        match engine {
+            EngineArg::Interp => Self::Interp,
+            EngineArg::Jit => Self::Jit,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -205,10 +215,7 @@ impl BootArgs {
             memory: self.memory,
             cmdline: self.cmdline.clone(),
             append: self.append.clone(),
-            engine: self.engine.map(|engine| match engine {
-                EngineArg::Interp => Engine::Interp,
-                EngineArg::Jit => Engine::Jit,
-            }),
+            engine: self.engine.map(Into::into),
             clock: match self.clock {
                 Some(ClockArg::Deterministic) => ClockMode::Deterministic,
                 Some(ClockArg::Host) | None => ClockMode::Host,
@@ -302,6 +309,9 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
         session = session.save_with(background_saver(target));
     }
     let mut vm = start::build(&image, opened, &config, &options.kernel, session.sink(), reporter)?;
+    if let Some(service) = vm.service.clone().filter(|_| vm.restored) {
+        service.freshen_in_background();
+    }
     if args.trace_start {
         vm.runner = Box::new(TraceStart::new(vm.runner));
     }

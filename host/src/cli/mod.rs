@@ -6,6 +6,7 @@
 mod boot;
 mod compat;
 mod report;
+mod run;
 mod snapshot;
 mod start;
 mod trace_start;
@@ -18,6 +19,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::error::{Error, FAILURE};
+use crate::run::FAILED_STATUS;
 use report::Reporter;
 
 /// Version: set at build time by `ENV86_VERSION`, else the package's.
@@ -25,6 +27,9 @@ pub const VERSION: &str = match option_env!("ENV86_VERSION") {
     Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };
+
+/// Exit status of `run` for wrong flags.
+const USAGE: u8 = 2;
 
 /// Native i386 PC emulator and virtual machine runner.
 #[derive(Debug, Parser)]
@@ -40,8 +45,8 @@ enum Verb {
     Boot(Box<boot::BootArgs>),
     /// Make, list, compare and restore snapshots of an image
     Snapshot(snapshot::SnapshotArgs),
-    /// Run a program in an image (not available yet)
-    Run(Later),
+    /// Run a command in an image
+    Run(Box<run::RunArgs>),
     /// Pull an image from a repository (not available yet)
     Pull(Later),
     /// Create an image from a directory or from Docker (not available yet)
@@ -75,14 +80,28 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let json = arguments.iter().any(|argument| argument == "--json" || argument == "-json");
     match dispatch(arguments, Reporter { json, quiet: false }) {
         Ok(status) => ExitCode::from(status),
-        Err((error, reporter)) => {
+        Err(Failure { error, reporter, status }) => {
             reporter.error(&error);
-            ExitCode::from(FAILURE)
+            ExitCode::from(status)
         }
     }
 }
 
-fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, (anyhow::Error, Reporter)> {
+/// A command that failed.
+struct Failure {
+    error: anyhow::Error,
+    reporter: Reporter,
+    /// Exit status of the process.
+    status: u8,
+}
+
+impl Failure {
+    fn new(error: anyhow::Error, reporter: Reporter) -> Self {
+        Self { error, reporter, status: FAILURE }
+    }
+}
+
+fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, Failure> {
     let mut root = Cli::command();
     root.build();
     let first = arguments.get(1).and_then(|argument| argument.to_str());
@@ -112,10 +131,17 @@ fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, (anyhow:
     let arguments = match later {
         Some(command) if !asks_for_help(arguments.get(2)) => {
             let what = format!("run '{} {}'", root.get_name(), command.get_name());
-            return Err((Error::NotYet { what, hint: None }.into(), reporter));
+            return Err(Failure::new(Error::NotYet { what, hint: None }.into(), reporter));
         }
         Some(command) => vec![root.get_name().into(), command.get_name().into(), "--help".into()],
-        None => compat::normalise(arguments, &root).map_err(|error| (error.into(), reporter))?,
+        None => {
+            let status = usage_status(first);
+            compat::normalise(arguments, &root).map_err(|error| Failure {
+                error: error.into(),
+                reporter,
+                status,
+            })?
+        }
     };
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -124,11 +150,15 @@ fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, (anyhow:
     match cli.verb {
         Verb::Boot(args) => {
             let reporter = args.reporter();
-            boot::run(*args, reporter).map_err(|error| (error, reporter))
+            boot::run(*args, reporter).map_err(|error| Failure::new(error, reporter))
+        }
+        Verb::Run(args) => {
+            let reporter = args.reporter();
+            run::run(*args, reporter).map_err(|error| Failure { error, reporter, status: FAILED_STATUS })
         }
         Verb::Snapshot(args) => {
             let reporter = args.reporter();
-            snapshot::run(args).map_err(|error| (error, reporter))
+            snapshot::run(args).map_err(|error| Failure::new(error, reporter))
         }
         Verb::Completions { shell } => {
             let mut text = Vec::new();
@@ -136,15 +166,14 @@ fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, (anyhow:
             print(&String::from_utf8_lossy(&text));
             Ok(0)
         }
-        Verb::Run(later)
-        | Verb::Pull(later)
+        Verb::Pull(later)
         | Verb::Create(later)
         | Verb::Prepare(later)
         | Verb::Serve(later)
         | Verb::Network(later)
         | Verb::Assets(later) => {
             let what = format!("run this command ({} arguments)", later.rest.len());
-            Err((Error::NotYet { what, hint: None }.into(), reporter))
+            Err(Failure::new(Error::NotYet { what, hint: None }.into(), reporter))
         }
     }
 }
@@ -196,7 +225,13 @@ fn usage_error(error: &clap::Error, root: &clap::Command, arguments: &[OsString]
     };
     let known = command.map_or(String::new(), |command| format!("{} ", command.get_name()));
     reporter.failure(&message, Some(&format!("see 'env86 {known}--help'")));
-    FAILURE
+    usage_status(Some(name))
+}
+
+/// Exit status for a command line that cannot be understood. That of `run` cannot be a command's by accident
+/// of the old tool's habits.
+fn usage_status(command: Option<&str>) -> u8 {
+    if command == Some("run") { USAGE } else { FAILURE }
 }
 
 /// Prints to standard output. A reader that has gone away is no error.

@@ -16,7 +16,7 @@ use super::pacer::{Drain, Moment, POLL};
 use crate::clock;
 use crate::config::SessionConfig;
 use crate::snapshot::save::Capture;
-use crate::vm::{Guest, Runner, SerialSink, StopReason, Vm};
+use crate::vm::{Guest, Runner, SerialSink, StopReason, VCPU_STACK, Vm};
 
 /// Time between the `--exit-on` text and the end: what follows at once is still shown.
 const EXIT_GRACE: Duration = Duration::from_millis(200);
@@ -26,9 +26,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long the terminal may take for the rest of the output when the user wants out.
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(1);
-
-/// The vCPU thread's stack. Deep recursion would be a bug; a stack overflow would be its end.
-const VCPU_STACK: usize = 8 << 20;
 
 /// Exit status of a program that lost its reader, as shells report it (128 + SIGPIPE).
 const BROKEN_PIPE_STATUS: u8 = 141;
@@ -239,7 +236,7 @@ impl Session {
     /// # Errors
     /// The host starts no thread.
     pub fn run(self, vm: Vm, input: Input, notice: &dyn Fn(&str)) -> Result<Ended, ConsoleError> {
-        let Vm { runner, guest } = vm;
+        let Vm { runner, guest, .. } = vm;
         let start = clock::now();
         let ended = Arc::new(AtomicBool::new(false));
         let moment = {

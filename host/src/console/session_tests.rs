@@ -147,6 +147,10 @@ fn config() -> SessionConfig {
 }
 
 /// Runs a script; returns how it ended and what was printed.
+fn vm(runner: FakeRunner, guest: Arc<FakeGuest>) -> Vm {
+    Vm { runner: Box::new(runner), guest, service: None, restored: false }
+}
+
 fn run(
     config: SessionConfig,
     writer: Option<Box<dyn Write + Send>>,
@@ -157,7 +161,7 @@ fn run(
     let session = Session::new(config, writer.unwrap_or(Box::new(screen.clone()))).unwrap();
     let guest = Arc::new(FakeGuest::default());
     let runner = FakeRunner { guest: guest.clone(), sink: session.sink(), script: Box::new(script) };
-    let ended = session.run(Vm { runner: Box::new(runner), guest }, input, &|_| {}).unwrap();
+    let ended = session.run(vm(runner, guest), input, &|_| {}).unwrap();
     let printed = screen.0.lock().unwrap().clone();
     (ended, printed)
 }
@@ -369,7 +373,7 @@ fn signal_ends_the_session_with_its_number() {
     let script: Script = Box::new(|guest, _| guest.until_stopped(false));
     let runner = FakeRunner { guest: guest.clone(), sink: session.sink(), script };
     let (_keys, input) = silent();
-    let ended = session.run(Vm { runner: Box::new(runner), guest }, input, &|_| {}).unwrap();
+    let ended = session.run(vm(runner, guest), input, &|_| {}).unwrap();
     assert_eq!(ended.end.exit_code(), 143);
 }
 
@@ -395,7 +399,7 @@ fn run_saving(saver: Option<Saver>, keys: &[&[u8]]) -> (Ended, Vec<String>) {
     keys.iter().for_each(|keys| typing.send(keys.to_vec()).unwrap());
     let told = Mutex::new(Vec::new());
     let notice = |text: &str| told.lock().unwrap().push(text.trim_end().to_owned());
-    let vm = Vm { runner: Box::new(runner), guest };
+    let vm = vm(runner, guest);
     let ended = session.run(vm, Input::Terminal(Box::new(Typing(typed))), &notice).unwrap();
     (ended, told.into_inner().unwrap())
 }
@@ -435,8 +439,7 @@ fn saving_that_fails_says_so_and_ends_nothing() {
     let runner = FakeRunner { guest: guest.clone(), sink: session.sink(), script };
     let told = Mutex::new(Vec::new());
     let notice = |text: &str| told.lock().unwrap().push(text.trim_end().to_owned());
-    let ended =
-        session.run(Vm { runner: Box::new(runner), guest: guest.clone() }, Input::Nothing, &notice).unwrap();
+    let ended = session.run(vm(runner, guest.clone()), Input::Nothing, &notice).unwrap();
     quitter.join().unwrap();
     assert!(matches!(ended.end, End::Quit));
     assert_eq!(told.into_inner().unwrap().last().unwrap(), "env86: disk full");
@@ -467,7 +470,7 @@ fn second_save_is_refused_while_the_first_is_written() {
             let _ = release.send(());
         }
     };
-    session.run(Vm { runner: Box::new(runner), guest }, Input::Nothing, &notice).unwrap();
+    session.run(vm(runner, guest), Input::Nothing, &notice).unwrap();
     let told = told.into_inner().unwrap();
     assert!(told[1].contains("still saving"), "{told:?}");
 }

@@ -34,6 +34,13 @@ pub enum Output {
     Exit(Status),
 }
 
+/// What a running command can be told, by another thread. Clones are the same.
+#[derive(Clone)]
+pub struct Control {
+    guest: Guest,
+    pid: i64,
+}
+
 /// A command that is running. Dropping it hangs up: its process group is ended.
 pub struct Running {
     guest: Guest,
@@ -200,6 +207,18 @@ impl Running {
         }
     }
 
+    /// The way to tell it something while another thread waits for its output.
+    pub fn control(&self) -> Control {
+        Control { guest: self.guest.clone(), pid: self.pid }
+    }
+
+    /// Ends the command: its process group gets SIGHUP, and SIGKILL if that does not help.
+    pub fn hang_up(&self) {
+        self.channel.close();
+    }
+}
+
+impl Control {
     /// Sends a signal to the command's process group.
     pub fn signal(&self, number: i32, deadline: Deadline) -> Result<(), RpcError> {
         let attached = self.guest.attached(deadline)?;
@@ -219,11 +238,6 @@ impl Running {
             return self.guest.call(method::RESIZE, &Value::Array(params.into()), deadline).map(drop);
         }
         self.shell(&format!("stty rows {rows} cols {columns} </proc/{}/fd/0", self.pid), deadline)
-    }
-
-    /// Ends the command: its process group gets SIGHUP, and SIGKILL if that does not help.
-    pub fn hang_up(&self) {
-        self.channel.close();
     }
 
     /// Runs a line of shell beside the command.

@@ -162,10 +162,10 @@ fn signals_and_sizes_reach_a_terminal() {
         let mut running = guest.run(&command, soon()).unwrap();
         assert_eq!(running.next(soon()).unwrap(), Output::Stdout(b"vt100\r\n".into()));
         if resized {
-            running.resize(33, 44, soon()).unwrap();
+            running.control().resize(33, 44, soon()).unwrap();
             assert_eq!(finish(running), (b"33 44\r\n".to_vec(), vec![], 4));
         } else {
-            running.signal(10, soon()).unwrap();
+            running.control().signal(10, soon()).unwrap();
             assert_eq!(finish(running).2, 5);
         }
     }

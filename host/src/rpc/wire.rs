@@ -10,7 +10,7 @@ use emu_devices::serial::SerialSink;
 
 use super::channel::{Line, Port, SEND};
 use super::fresh::freshen;
-use super::{Deadline, Guest};
+use super::{Deadline, Guest, RpcError};
 use crate::clock::{self, Random};
 
 /// COM2, where the service listens.
@@ -20,7 +20,9 @@ const PORT: u8 = 1;
 const FRESH: Duration = Duration::from_secs(10);
 /// How long the machine may take to say how COM2 is set up, and how often to look.
 const LOOK_FOR: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// A guest that has booted to a shell and then rested for so long has no service.
+const AT_REST: Duration = Duration::from_secs(5);
 
 /// Bytes collected before they are handed on.
 const PIECE: usize = 4096;
@@ -82,37 +84,76 @@ pub fn connect(mailbox: &Arc<Mailbox>) -> (Arc<Guest>, Box<dyn SerialSink>) {
     (guest, Box::new(sink))
 }
 
-/// Makes a restored guest a new one, in the background: its clock is set, its kernel gets entropy. Does
-/// nothing if no service has COM2 open: what is sent there would be taken for something else.
-pub fn freshen_in_background(guest: Arc<Guest>, mailbox: Arc<Mailbox>) {
-    // Without a thread the guest runs on as it is, which is no reason to stop it.
-    let _ = thread::Builder::new().name("freshen".to_owned()).spawn(move || {
-        let Some((ier, mcr, divisor)) = port_setup(&mailbox) else { return };
-        let port = Port::from_registers(ier, mcr, divisor);
-        guest.set_port(port);
-        if port != Port::Open {
-            return;
+/// The service of a machine, and what the machine says about its port. Clones are the same service.
+#[derive(Clone)]
+pub struct Service {
+    guest: Arc<Guest>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Service {
+    pub(crate) fn new(guest: Arc<Guest>, mailbox: Arc<Mailbox>) -> Self {
+        Self { guest, mailbox }
+    }
+
+    /// Calls of the service.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
+    /// Waits until a service has the port open. False if there is none: in a `restored` guest at once; in one
+    /// that boots, when a shell has waited at the console for a while, or at the deadline.
+    pub fn wait_open(&self, restored: bool, deadline: Deadline) -> bool {
+        let mut resting: Option<Deadline> = None;
+        loop {
+            let status = self.mailbox.status();
+            if let Some((ier, mcr, divisor)) = status.com2 {
+                let port = Port::from_registers(ier, mcr, divisor);
+                self.guest.set_port(port);
+                if port == Port::Open {
+                    if restored {
+                        self.guest.reconnect();
+                    }
+                    return true;
+                }
+                if restored {
+                    return false;
+                }
+            }
+            if status.idle && status.listening {
+                let until = *resting.get_or_insert_with(|| Deadline::after(AT_REST));
+                if until.left().is_some_and(|left| left.is_zero()) {
+                    return false;
+                }
+            }
+            if deadline.left().is_some_and(|left| left.is_zero()) || self.mailbox.is_closed() {
+                return false;
+            }
+            clock::pause(LOOK_EVERY);
         }
-        guest.reconnect();
+    }
+
+    /// Sets the clock of a restored guest and gives its kernel entropy.
+    ///
+    /// # Errors
+    /// See [`freshen`].
+    pub fn freshen(&self, deadline: Deadline) -> Result<(), RpcError> {
         let mut entropy = Vec::new();
         if let Ok(mut random) = Random::system() {
             (0..16).for_each(|_| entropy.extend_from_slice(&random.next_u32().to_le_bytes()));
         }
-        // Nobody waits for it, and a guest whose service is busy or broken still runs.
-        let _ = freshen(&guest, clock::wall(), &entropy, Deadline::after(FRESH));
-    });
-}
+        freshen(&self.guest, clock::wall(), &entropy, deadline)
+    }
 
-/// Registers of COM2 once the machine has run.
-fn port_setup(mailbox: &Mailbox) -> Option<(u8, u8, u16)> {
-    let deadline = Deadline::after(LOOK_FOR);
-    loop {
-        if let Some(setup) = mailbox.status().com2 {
-            return Some(setup);
-        }
-        if deadline.left().is_some_and(|left| left.is_zero()) {
-            return None;
-        }
-        thread::sleep(LOOK_EVERY);
+    /// Makes a restored guest a new one, in the background: its clock is set, its kernel gets entropy. Does
+    /// nothing if no service has COM2 open: what is sent there would be taken for something else.
+    pub fn freshen_in_background(self) {
+        // Without a thread the guest runs on as it is, which is no reason to stop it.
+        let _ = thread::Builder::new().name("freshen".to_owned()).spawn(move || {
+            if self.wait_open(true, Deadline::after(LOOK_FOR)) {
+                // Nobody waits for it, and a guest whose service is busy or broken still runs.
+                let _ = self.freshen(Deadline::after(FRESH));
+            }
+        });
     }
 }
