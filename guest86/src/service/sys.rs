@@ -1,6 +1,6 @@
 //! System calls that the safe interfaces do not cover.
 
-#![allow(unsafe_code, reason = "code between fork and exec; two ioctls of /dev/urandom")]
+#![allow(unsafe_code, reason = "code between fork and exec, signal dispositions; two ioctls of /dev/urandom")]
 
 use rustix::ioctl::{NoArg, Setter, ioctl, opcode};
 use rustix::process::{Gid, Uid};
@@ -44,6 +44,19 @@ pub fn reseed(random: &File) -> io::Result<()> {
     unsafe { Ok(ioctl(random, NoArg::<{ opcode::none(b'R', 7) }>::new())?) }
 }
 
+/// Signals that can be sent: those of `kill -l`.
+const SIGNALS: std::ops::RangeInclusive<i32> = 1..=64;
+
+/// A shell that starts the service in the background makes it ignore SIGINT and SIGQUIT. Its commands would
+/// inherit that, and cannot even change it if they are shells themselves.
+fn default_signals() {
+    for number in SIGNALS {
+        // SAFETY: `signal` with SIG_DFL changes a kernel setting of this process and nothing in its memory. It
+        // refuses SIGKILL, SIGSTOP and numbers that do not exist.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
 /// Who a process is.
 pub struct Identity {
     /// User.
@@ -62,6 +75,7 @@ pub fn spawn(command: &mut Command, terminal: bool, identity: Option<Identity>) 
         (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid), groups)
     });
     let prepare = move || {
+        default_signals();
         rustix::process::setsid()?;
         if terminal {
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;

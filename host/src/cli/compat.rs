@@ -15,8 +15,13 @@ use clap::{ArgAction, Command};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompatError {
     /// There is no such flag.
-    #[error("Unknown flag: {0}")]
-    UnknownFlag(String),
+    #[error("Unknown flag: {found}{}", similar.as_ref().map(|flag| format!("; is it {flag}?")).unwrap_or_default())]
+    UnknownFlag {
+        /// As written.
+        found: String,
+        /// The flag that is most like it.
+        similar: Option<String>,
+    },
     /// A switch got something else than true or false.
     #[error("Invalid value {value:?} for flag {flag}: expected true or false")]
     NotBoolean {
@@ -94,7 +99,15 @@ pub fn normalise(arguments: Vec<OsString>, root: &Command) -> Result<Vec<OsStrin
                 output.push(argument);
                 continue;
             }
-            return Err(CompatError::UnknownFlag(text.to_owned()));
+            // `-it`, as newer tools take it.
+            let switches = bare.chars().map(|short| flags.find(short.encode_utf8(&mut [0; 4])));
+            let switches: Option<Vec<_>> =
+                switches.map(|flag| flag.filter(|flag| !flag.takes_value)).collect();
+            if let Some(switches) = switches.filter(|_| !two_dashes && value.is_none() && bare.len() > 1) {
+                output.extend(switches.iter().map(|flag| OsString::from(format!("--{}", flag.long))));
+                continue;
+            }
+            return Err(CompatError::UnknownFlag { found: text.to_owned(), similar: flags.like(name) });
         };
         if positional && !two_dashes && name.chars().count() > 1 {
             let instead = format!("--{}", flag.long);
@@ -165,6 +178,15 @@ impl Flags {
         this
     }
 
+    /// The flag somebody meant who wrote `name`, if one is like it.
+    fn like(&self, name: &str) -> Option<String> {
+        /// Less is chance.
+        const ENOUGH: f64 = 0.8;
+        let likeness = |flag: &Flag| (strsim::jaro_winkler(name, &flag.long), format!("--{}", flag.long));
+        let best = self.flags.iter().map(likeness).max_by(|(a, _), (b, _)| a.total_cmp(b));
+        best.filter(|(likeness, _)| *likeness >= ENOUGH).map(|(_, flag)| flag)
+    }
+
     fn find(&self, name: &str) -> Option<&Flag> {
         self.names.get(name).and_then(|index| self.flags.get(*index))
     }
@@ -186,6 +208,7 @@ mod tests {
             .arg(Arg::new("image"));
         let run = Command::new("run")
             .arg(switch("net").short('n'))
+            .arg(switch("tty").short('t'))
             .arg(Arg::new("image"))
             .arg(Arg::new("command").num_args(0..).trailing_var_arg(true));
         Command::new("env86").subcommand(boot).subcommand(run)
@@ -250,9 +273,23 @@ mod tests {
     }
 
     #[test]
+    fn switches_of_one_letter_may_stand_together() {
+        let run = |line: &[&str]| normal(&[&["run"], line, &["img"]].concat());
+        assert_eq!(run(&["-nt"]).unwrap(), ["run", "--net", "--tty", "img"]);
+        assert!(run(&["-nx"]).is_err() && run(&["--nt"]).is_err() && run(&["-nt=true"]).is_err());
+    }
+
+    #[test]
+    fn unknown_flags_come_with_the_one_that_is_like_them() {
+        let error = normal(&["boot", "--publsh", "1:2", "img"]).unwrap_err().to_string();
+        assert_eq!(error, "Unknown flag: --publsh; is it --publish?");
+    }
+
+    #[test]
     fn unknown_flags_are_named_as_written() {
         for flag in ["-nonsense", "--nonsense", "-z", "-é"] {
-            assert_eq!(normal(&["boot", flag]), Err(CompatError::UnknownFlag(flag.to_owned())));
+            let error = CompatError::UnknownFlag { found: flag.to_owned(), similar: None };
+            assert_eq!(normal(&["boot", flag]), Err(error));
         }
         assert_eq!(normal(&["boot", "-help"]).unwrap(), ["boot", "--help"]);
         assert_eq!(normal(&["boot", "-h"]).unwrap(), ["boot", "-h"]);

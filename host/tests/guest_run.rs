@@ -1,0 +1,280 @@
+//! `env86 run` in a Linux guest: a command in it behaves like a local one, whatever it is given for
+//! streams and however it ends.
+//!
+//! The image comes from `cargo xtask test`, which names it in `ENV86_FIXTURES`.
+#![cfg(unix)]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+fn image() -> PathBuf {
+    let fixtures =
+        std::env::var_os("ENV86_FIXTURES").expect("run by `cargo xtask test`, which sets ENV86_FIXTURES");
+    PathBuf::from(fixtures).join("mini-state")
+}
+
+/// `env86 run FLAGS IMAGE -- COMMAND`.
+fn command(flags: &[&str], command: &[&str]) -> Command {
+    let mut env86 = Command::new(env!("CARGO_BIN_EXE_env86"));
+    // What hangs, fails.
+    env86.args(["run", "--timeout", "300"]).args(flags).arg(image()).arg("--").args(command);
+    env86
+}
+
+/// Runs with `input` on a pipe. Standard output, standard error, status.
+fn with_pipe(flags: &[&str], line: &[&str], input: &[u8]) -> Output {
+    let mut child = command(flags, line)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let feeder = thread::spawn(move || {
+        // A command that does not read everything is none of the test's business.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().unwrap();
+    feeder.join().unwrap();
+    output
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn streams_stay_apart_and_status_is_the_commands() {
+    let run = with_pipe(&["-i"], &["sh", "-c", "cat; echo err >&2; exit 7"], b"hi\n");
+    assert_eq!((text(&run.stdout), text(&run.stderr)), ("hi\n".into(), "err\n".into()));
+    assert_eq!(run.status.code(), Some(7));
+}
+
+#[test]
+fn bytes_pass_unchanged_in_both_directions() {
+    // Every byte value, not a multiple of any buffer.
+    let input: Vec<u8> = (0..300_001u32).map(|n| (n.wrapping_mul(0x9E37_79B1) >> 23) as u8).collect();
+    let run = with_pipe(&["-i"], &["cat"], &input);
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    assert!(run.stdout == input, "{} of {} bytes", run.stdout.len(), input.len());
+}
+
+/// What a command's standard input can be.
+#[derive(Clone, Copy, Debug)]
+enum Stdin {
+    Pipe,
+    Null,
+    Closed,
+    Terminal,
+}
+
+/// A pseudo-terminal: the user's end, and the program's.
+fn terminal() -> (File, impl Fn() -> Stdio) {
+    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&user).unwrap();
+    unlockpt(&user).unwrap();
+    let name = ptsname(&user, Vec::new()).unwrap().into_string().unwrap();
+    let tty = move || Stdio::from(File::options().read(true).write(true).open(&name).unwrap());
+    (File::from(user), tty)
+}
+
+fn is_raw(user: &File) -> bool {
+    let modes = tcgetattr(user).unwrap().local_modes;
+    !modes.intersects(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
+}
+
+#[test]
+fn status_is_right_with_every_kind_of_input() {
+    let ends: &[(&[&str], &[&str], i32)] = &[
+        (&[], &["true"], 0),
+        (&[], &["sh", "-c", "exit 1"], 1),
+        (&[], &["sh", "-c", "exit 3"], 3),
+        (&[], &["/etc"], 126),
+        (&[], &["no-such-command"], 127),
+        (&[], &["sh", "-c", "kill -KILL $$"], 128 + 9),
+        (&["--timeout", "1.5"], &["sleep", "100"], 124),
+    ];
+    for stdin in [Stdin::Pipe, Stdin::Null, Stdin::Closed, Stdin::Terminal] {
+        for (flags, line, status) in ends {
+            for more in [&[][..], &["-i"], &["-i", "-t"]] {
+                let (user, tty) = terminal();
+                let mut env86 = command(&[*flags, more].concat(), line);
+                env86.stdout(Stdio::null()).stderr(Stdio::piped());
+                match stdin {
+                    Stdin::Pipe => env86.stdin(Stdio::piped()),
+                    Stdin::Null => env86.stdin(Stdio::null()),
+                    Stdin::Terminal => env86.stdin(tty()),
+                    // A shell closes it; the standard library cannot.
+                    Stdin::Closed => {
+                        let program = env86.get_program().to_owned();
+                        let arguments: Vec<_> = env86.get_args().map(ToOwned::to_owned).collect();
+                        env86 = Command::new("sh");
+                        env86.args(["-c", "exec \"$@\" <&-", "sh"]).arg(program).args(arguments);
+                        env86.stdout(Stdio::null()).stderr(Stdio::piped())
+                    }
+                };
+                let run = env86.spawn().unwrap().wait_with_output().unwrap();
+                let what = format!("{stdin:?} {flags:?} {more:?} {line:?}: {}", text(&run.stderr));
+                assert_eq!(run.status.code(), Some(*status), "{what}");
+                assert!(!is_raw(&user), "the terminal is still raw: {what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn environment_directory_and_user_are_as_asked() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "# comment\nFROM_FILE=file\nBOTH=file\n\nINHERITED\n").unwrap();
+    let flags = ["-e", "BOTH=flag value", "-w", "/etc", "-u", "1234:1235", "--env-file"];
+    let flags = [&flags[..], &[file.path().to_str().unwrap()]].concat();
+    let line = ["sh", "-c", "echo \"$FROM_FILE,$BOTH,$INHERITED\"; pwd; id -u; id -g"];
+    let run = command(&flags, &line).env("INHERITED", "here").stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&run.stdout), "file,flag value,here\n/etc\n1234\n1235\n", "{}", text(&run.stderr));
+}
+
+#[test]
+fn terminal_is_raw_has_its_size_and_is_restored() {
+    let (mut user, tty) = terminal();
+    tcsetwinsize(&user, Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let script = "stty size; trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 0.1; done";
+    let mut env86 = command(&[], &["sh", "-c", script]);
+    // Its own session, so that the terminal's changes of size reach it.
+    let child = env86.stdin(tty()).stdout(tty()).stderr(tty()).process_group(0).spawn().unwrap();
+    let mut seen = String::new();
+    wait_for(&mut user, &mut seen, "33 77\r\nready\r\n");
+    assert!(is_raw(&user));
+    tcsetwinsize(&user, Winsize { ws_row: 44, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    kill_process(pid(&child), Signal::WINCH).unwrap();
+    wait_for(&mut user, &mut seen, "44 99\r\n");
+    let mut child = child;
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    assert!(!is_raw(&user));
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+fn wait_for(user: &mut File, seen: &mut String, what: &str) {
+    let mut buffer = [0; 1000];
+    while !seen.contains(what) {
+        let n = user.read(&mut buffer).unwrap_or(0);
+        assert!(n > 0, "{what:?} is not in {seen:?}");
+        seen.push_str(&text(&buffer[..n]));
+    }
+}
+
+/// Starts a command that says when it is ready.
+fn ready(flags: &[&str], script: &str) -> (Child, impl Read) {
+    let mut child =
+        command(flags, &["sh", "-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut line = [0; 6];
+    stdout.read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"ready\n");
+    (child, stdout)
+}
+
+#[test]
+fn signals_reach_the_command() {
+    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1), (Signal::QUIT, 3)] {
+        let script =
+            format!("trap 'echo got {number}; exit 9' {number}; echo ready; while :; do sleep 0.1; done");
+        let (mut child, mut stdout) = ready(&[], &script);
+        kill_process(pid(&child), signal).unwrap();
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!(
+            (rest.as_str(), child.wait().unwrap().code()),
+            (format!("got {number}\n").as_str(), Some(9))
+        );
+    }
+    let (mut child, _stdout) = ready(&[], "echo ready; exec sleep 100");
+    kill_process(pid(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+}
+
+#[test]
+fn second_sigint_ends_a_command_that_ignores_it() {
+    let (mut child, mut stdout) = ready(&[], "trap 'echo once' INT; echo ready; while :; do sleep 0.1; done");
+    kill_process(pid(&child), Signal::INT).unwrap();
+    let mut line = [0; 5];
+    stdout.read_exact(&mut line).unwrap();
+    assert_eq!(&line, b"once\n");
+    kill_process(pid(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 2));
+}
+
+#[test]
+fn reader_that_goes_away_ends_the_run_as_a_local_command() {
+    let mut child = command(&[], &["yes"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut some = [0; 10];
+    stdout.read_exact(&mut some).unwrap();
+    drop(stdout);
+    let status = child.wait().unwrap();
+    assert!(status.code() == Some(141) || status.signal() == Some(13), "{status:?}");
+}
+
+#[test]
+fn guest_that_switches_itself_off_is_told_about() {
+    let run = command(&[], &["sh", "-c", "poweroff -f; sleep 100"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(run.status.code(), Some(125), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).starts_with("env86: The guest switched itself off"), "{}", text(&run.stderr));
+}
+
+#[test]
+fn summary_and_exit_code_file_have_the_status() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("status");
+    let flags = ["--json", "--exit-code-file", file.to_str().unwrap()];
+    let run = command(&flags, &["sh", "-c", "exit 3"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(run.status.code(), Some(3));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "3\n");
+    let summary: serde_json::Value = serde_json::from_slice(&run.stderr).unwrap();
+    assert_eq!((&summary["reason"], &summary["exit_code"]), (&"exited".into(), &3.into()));
+    assert!(summary["seconds_before_start"].as_f64() <= summary["seconds"].as_f64());
+}
+
+#[test]
+fn image_is_not_changed() {
+    let times = || {
+        let entries = std::fs::read_dir(image()).unwrap().map(Result::unwrap);
+        let mut files: Vec<_> =
+            entries.map(|entry| (entry.file_name(), entry.metadata().unwrap().modified().unwrap())).collect();
+        files.sort();
+        files
+    };
+    let before = times();
+    let run = command(&[], &["sh", "-c", "echo new >/root/new && rm -r /bin && cat /root/new"]);
+    let output = { run }.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&output.stdout), "new\n", "{}", text(&output.stderr));
+    assert_eq!(times(), before);
+    let again = command(&[], &["ls", "/root/new"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+}
+
+#[test]
+fn files_of_the_process_are_the_commands_streams() {
+    // Not a pipe: a file that is written at its own position.
+    let file = tempfile::tempfile().unwrap();
+    let out: OwnedFd = file.try_clone().unwrap().into();
+    let status = command(&[], &["echo", "into the file"]).stdin(Stdio::null()).stdout(out).status().unwrap();
+    assert!(status.success());
+    let mut file = file;
+    let mut written = String::new();
+    std::io::Seek::rewind(&mut file).unwrap();
+    file.read_to_string(&mut written).unwrap();
+    assert_eq!(written, "into the file\n");
+}
