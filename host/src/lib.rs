@@ -10,6 +10,7 @@
 //! | [`console`] | the serial console on the user's terminal, and what ends a session |
 //! | [`rpc`] | the service inside the guest: commands, files, connections, clock |
 //! | [`run`] | one command in a guest: streams, signals, exit status |
+//! | [`shares`] | directories of the host, shown to the guest |
 //! | [`vm`] | the only module that knows how the machine is built and driven |
 //! | [`clock`] | the host's clocks and random numbers |
 //! | [`signals`], [`paths`], [`progress`], [`limits`], [`error`] | what their names say |
@@ -29,6 +30,8 @@ pub mod paths;
 pub mod progress;
 pub mod rpc;
 pub mod run;
+#[cfg(unix)]
+pub mod shares;
 pub mod signals;
 pub mod snapshot;
 pub mod vm;

@@ -71,6 +71,23 @@ pub const MAX_MESSAGE: usize = 1000;
 /// Largest file of environment variables read, in bytes.
 pub const MAX_ENV_FILE: u64 = 1 << 20;
 
+/// Directories of the host that a guest may be shown.
+pub const MAX_SHARES: usize = 64;
+
+/// Objects of shared directories that a guest may hold at once.
+pub const MAX_SHARE_NODES: usize = 1 << 20;
+
+/// Directories inside each other in a shared directory.
+pub const MAX_SHARE_DEPTH: usize = 4096;
+
+/// Descriptors kept for objects of shared directories, apart from files the guest has open; and those kept
+/// for objects without a name.
+pub const SHARE_DESCRIPTORS: usize = 200;
+
+/// Files of shared directories that a guest may have open at once. With the above, a process with the usual
+/// limit of 1024 descriptors has enough.
+pub const SHARE_HANDLES: usize = 400;
+
 /// Files a split snapshot may consist of. They have 10 MiB each.
 pub const MAX_SNAPSHOT_PARTS: u64 = 1024;
 

@@ -15,5 +15,5 @@ mod json;
 pub mod overlay;
 mod saving;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tree;

@@ -1,6 +1,6 @@
 //! The parts together.
 
-mod client;
+pub(crate) mod client;
 mod fsjson;
 mod model;
 mod overlay;

@@ -1,23 +1,23 @@
-//! Speaks 9P to a server over an overlay.
+//! Speaks 9P to a server.
 
 use emu_devices::p9::wire::{self, Reader, Writer, request};
 use emu_devices::p9::{Errno, Server};
 
 use crate::fs::overlay::Overlay;
 
-pub(super) const ROOT: u32 = 0;
+pub(crate) const ROOT: u32 = 0;
 
-pub(super) struct Client {
-    pub(super) server: Server,
+pub(crate) struct Client {
+    pub(crate) server: Server,
 }
 
 /// A directory entry: name, cookie, type.
-pub(super) type DirEntry = (String, u64, u8);
+pub(crate) type DirEntry = (String, u64, u8);
 
 type Reply = Result<Vec<u8>, Errno>;
 
 /// Puts the body of a request together.
-pub(super) fn body(parts: &[Part<'_>]) -> Vec<u8> {
+pub(crate) fn body(parts: &[Part<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out, usize::MAX, 0, 0).unwrap();
     for part in parts {
@@ -35,7 +35,7 @@ pub(super) fn body(parts: &[Part<'_>]) -> Vec<u8> {
 }
 
 /// A field.
-pub(super) enum Part<'a> {
+pub(crate) enum Part<'a> {
     B(u8),
     W(u16),
     D(u32),
@@ -48,14 +48,19 @@ use Part::{B, D, Q, Raw, S, W};
 
 impl Client {
     /// With the root attached as fid [`ROOT`].
-    pub(super) fn new(overlay: Overlay) -> Self {
-        let mut client = Self { server: Server::new(Box::new(overlay)) };
+    pub(crate) fn new(overlay: Overlay) -> Self {
+        Self::of(Server::new(Box::new(overlay)), "")
+    }
+
+    /// Attached to `tree`.
+    pub(crate) fn of(server: Server, tree: &str) -> Self {
+        let mut client = Self { server };
         client.ask(request::VERSION, &[D(1 << 20), S("9P2000.L")]).unwrap();
-        client.ask(request::ATTACH, &[D(ROOT), D(wire::NO_FID), S(""), S(""), D(1000)]).unwrap();
+        client.ask(request::ATTACH, &[D(ROOT), D(wire::NO_FID), S(""), S(tree), D(1000)]).unwrap();
         client
     }
 
-    pub(super) fn ask(&mut self, kind: u8, parts: &[Part<'_>]) -> Reply {
+    pub(crate) fn ask(&mut self, kind: u8, parts: &[Part<'_>]) -> Reply {
         let mut message = Vec::new();
         let mut writer = Writer::new(&mut message, usize::MAX, kind, 1).unwrap();
         writer.bytes(&body(parts)).unwrap();
@@ -71,7 +76,7 @@ impl Client {
     }
 
     /// Walks from the root along a path with `/`; at most 16 names.
-    pub(super) fn walk(&mut self, path: &str, new: u32) -> Result<(), Errno> {
+    pub(crate) fn walk(&mut self, path: &str, new: u32) -> Result<(), Errno> {
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
         let mut parts = vec![D(ROOT), D(new), W(names.len() as u16)];
         parts.extend(names.iter().map(|name| S(name)));
@@ -83,12 +88,12 @@ impl Client {
         }
     }
 
-    pub(super) fn clunk(&mut self, fid: u32) {
+    pub(crate) fn clunk(&mut self, fid: u32) {
         self.ask(request::CLUNK, &[D(fid)]).unwrap();
     }
 
     /// Walks and opens.
-    pub(super) fn open(&mut self, path: &str, fid: u32, flags: u32) -> Result<(), Errno> {
+    pub(crate) fn open(&mut self, path: &str, fid: u32, flags: u32) -> Result<(), Errno> {
         self.walk(path, fid)?;
         let opened = self.ask(request::LOPEN, &[D(fid), D(flags)]);
         if opened.is_err() {
@@ -97,7 +102,7 @@ impl Client {
         opened.map(|_| ())
     }
 
-    pub(super) fn create(&mut self, dir: &str, name: &str, fid: u32) -> Result<(), Errno> {
+    pub(crate) fn create(&mut self, dir: &str, name: &str, fid: u32) -> Result<(), Errno> {
         self.walk(dir, fid)?;
         let created = self.ask(request::LCREATE, &[D(fid), S(name), D(2), D(0o100644), D(0)]);
         if created.is_err() {
@@ -106,17 +111,17 @@ impl Client {
         created.map(|_| ())
     }
 
-    pub(super) fn read(&mut self, fid: u32, offset: u64, count: u32) -> Reply {
+    pub(crate) fn read(&mut self, fid: u32, offset: u64, count: u32) -> Reply {
         self.ask(request::READ, &[D(fid), Q(offset), D(count)]).map(|mut reply| reply.split_off(4))
     }
 
-    pub(super) fn write(&mut self, fid: u32, offset: u64, data: &[u8]) -> Result<u32, Errno> {
+    pub(crate) fn write(&mut self, fid: u32, offset: u64, data: &[u8]) -> Result<u32, Errno> {
         let parts = [D(fid), Q(offset), D(data.len() as u32), Raw(data)];
         self.ask(request::WRITE, &parts).map(|reply| Reader::new(&reply).u32().unwrap())
     }
 
     /// Does something with a fid for a directory.
-    pub(super) fn at<T>(
+    pub(crate) fn at<T>(
         &mut self,
         dir: &str,
         fid: u32,
@@ -128,47 +133,47 @@ impl Client {
         outcome
     }
 
-    pub(super) fn mkdir(&mut self, dir: &str, name: &str) -> Result<(), Errno> {
+    pub(crate) fn mkdir(&mut self, dir: &str, name: &str) -> Result<(), Errno> {
         let parts = [D(50), S(name), D(0o755), D(0)];
         self.at(dir, 50, |client| client.ask(request::MKDIR, &parts)).map(|_| ())
     }
 
-    pub(super) fn symlink(&mut self, dir: &str, name: &str, target: &str) -> Result<(), Errno> {
+    pub(crate) fn symlink(&mut self, dir: &str, name: &str, target: &str) -> Result<(), Errno> {
         let parts = [D(50), S(name), S(target), D(0)];
         self.at(dir, 50, |client| client.ask(request::SYMLINK, &parts)).map(|_| ())
     }
 
-    pub(super) fn unlink(&mut self, dir: &str, name: &str, flags: u32) -> Result<(), Errno> {
+    pub(crate) fn unlink(&mut self, dir: &str, name: &str, flags: u32) -> Result<(), Errno> {
         let parts = [D(50), S(name), D(flags)];
         self.at(dir, 50, |client| client.ask(request::UNLINKAT, &parts)).map(|_| ())
     }
 
-    pub(super) fn rename(&mut self, from: &str, old: &str, to: &str, new: &str) -> Result<(), Errno> {
+    pub(crate) fn rename(&mut self, from: &str, old: &str, to: &str, new: &str) -> Result<(), Errno> {
         self.at(from, 50, |client| {
             client.at(to, 51, |client| client.ask(request::RENAMEAT, &[D(50), S(old), D(51), S(new)]))
         })
         .map(|_| ())
     }
 
-    pub(super) fn link(&mut self, file: &str, dir: &str, name: &str) -> Result<(), Errno> {
+    pub(crate) fn link(&mut self, file: &str, dir: &str, name: &str) -> Result<(), Errno> {
         self.at(file, 50, |client| {
             client.at(dir, 51, |client| client.ask(request::LINK, &[D(51), D(50), S(name)]))
         })
         .map(|_| ())
     }
 
-    pub(super) fn truncate(&mut self, path: &str, size: u64) -> Result<(), Errno> {
+    pub(crate) fn truncate(&mut self, path: &str, size: u64) -> Result<(), Errno> {
         let parts = [D(50), D(8), D(0), D(0), D(0), Q(size), Q(0), Q(0), Q(0), Q(0)];
         self.at(path, 50, |client| client.ask(request::SETATTR, &parts)).map(|_| ())
     }
 
-    pub(super) fn readlink(&mut self, path: &str) -> Result<String, Errno> {
+    pub(crate) fn readlink(&mut self, path: &str) -> Result<String, Errno> {
         let reply = self.at(path, 50, |client| client.ask(request::READLINK, &[D(50)]))?;
         Ok(String::from_utf8(Reader::new(&reply).string().unwrap().to_vec()).unwrap())
     }
 
     /// Attributes of a fid.
-    pub(super) fn attr(&mut self, fid: u32) -> Attr {
+    pub(crate) fn attr(&mut self, fid: u32) -> Attr {
         let reply = self.ask(request::GETATTR, &[D(fid), Q(0x7ff)]).unwrap();
         let mut reader = Reader::new(&reply[8..]);
         let kind = reader.u8().unwrap();
@@ -184,11 +189,11 @@ impl Client {
     }
 
     /// Attributes of a path.
-    pub(super) fn stat(&mut self, path: &str) -> Result<Attr, Errno> {
+    pub(crate) fn stat(&mut self, path: &str) -> Result<Attr, Errno> {
         self.at(path, 50, |client| Ok(client.attr(50)))
     }
 
-    pub(super) fn readdir(&mut self, fid: u32, offset: u64, count: u32) -> Result<Vec<DirEntry>, Errno> {
+    pub(crate) fn readdir(&mut self, fid: u32, offset: u64, count: u32) -> Result<Vec<DirEntry>, Errno> {
         let reply = self.ask(request::READDIR, &[D(fid), Q(offset), D(count)])?;
         let mut reader = Reader::new(&reply[4..]);
         let mut entries = Vec::new();
@@ -200,7 +205,7 @@ impl Client {
     }
 
     /// Names in a directory but `.` and `..`.
-    pub(super) fn names(&mut self, path: &str) -> Result<Vec<String>, Errno> {
+    pub(crate) fn names(&mut self, path: &str) -> Result<Vec<String>, Errno> {
         self.open(path, 52, 0)?;
         let mut names = Vec::new();
         let mut offset = 0;
@@ -221,7 +226,7 @@ impl Client {
     }
 
     /// Contents of a file.
-    pub(super) fn contents(&mut self, path: &str) -> Reply {
+    pub(crate) fn contents(&mut self, path: &str) -> Reply {
         self.open(path, 52, 0)?;
         let mut bytes = Vec::new();
         let outcome = loop {
@@ -235,22 +240,22 @@ impl Client {
         outcome
     }
 
-    pub(super) fn lock(&mut self, fid: u32, kind: u8) -> u8 {
+    pub(crate) fn lock(&mut self, fid: u32, kind: u8) -> u8 {
         let parts = [D(fid), B(kind), D(0), Q(0), Q(0), D(77), S("host")];
         self.ask(request::LOCK, &parts).unwrap()[0]
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Attr {
-    pub(super) qid: (u8, u32, u64),
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) nlink: u64,
-    pub(super) size: u64,
-    pub(super) blocks: u64,
-    pub(super) atime: i64,
-    pub(super) mtime: i64,
-    pub(super) ctime: i64,
+pub(crate) struct Attr {
+    pub(crate) qid: (u8, u32, u64),
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) nlink: u64,
+    pub(crate) size: u64,
+    pub(crate) blocks: u64,
+    pub(crate) atime: i64,
+    pub(crate) mtime: i64,
+    pub(crate) ctime: i64,
 }

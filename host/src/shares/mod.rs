@@ -1,0 +1,70 @@
+//! Directories of the host, shown to the guest.
+//!
+//! | module | what |
+//! | --- | --- |
+//! | [`spec`] | `HOST:GUEST[:ro]` as people write it |
+//! | [`nodes`] | the objects the guest knows, each tied to an inode, with few open descriptors |
+//! | [`server`] | [`emu_devices::p9::Filesystem`] over them |
+//! | [`sys`] | the host's system calls, one component at a time |
+//!
+//! **Confinement.** A guest is hostile, and so may be a program on the host that changes the directory
+//! meanwhile. No path with more than one component ever reaches the host: each step opens one name in a
+//! directory that is open already, and never follows a symbolic link. `.` and `..` are no names. What was
+//! found is an inode from then on: everything done to it goes through its descriptor, or through one opened
+//! again by the same steps and compared. So a name that is swapped for a link between two requests gives an
+//! error or the link itself, never what the link points to. Links made by the guest are stored as they are;
+//! nothing here follows them. Device nodes cannot be made, FIFOs, sockets and devices are not opened, and
+//! set-user-ID bits are not set on files.
+//!
+//! **Ownership.** The user who runs env86 appears as root (0:0) to the guest, everybody else under their own
+//! number. What the guest makes belongs to that user. A change of owner is done if the host lets us, accepted
+//! if it changes nothing, and refused otherwise.
+
+#[cfg(target_os = "linux")]
+mod nodes;
+#[cfg(target_os = "linux")]
+mod server;
+pub mod spec;
+#[cfg(target_os = "linux")]
+mod sys;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
+
+use std::path::PathBuf;
+
+#[cfg(target_os = "linux")]
+pub use server::Shares;
+pub use spec::{Mode, Spec};
+
+/// Mount tag of the device that serves the shares.
+pub const TAG: &str = "hostshare";
+
+/// Why a directory cannot be shared.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// The text is not `HOST:GUEST[:ro]`.
+    #[error("Cannot mount {text:?}: {why}")]
+    Syntax {
+        /// As written.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The directory cannot be opened.
+    #[error("Cannot mount {}: {source}", path.display())]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// The host's reason.
+        source: std::io::Error,
+    },
+    /// Too many.
+    #[error("Cannot mount more than {} directories", crate::limits::MAX_SHARES)]
+    TooMany,
+    /// The host has nothing this could be done with.
+    #[error("Cannot mount {}: directories can be mounted on Linux hosts with /proc only", path.display())]
+    Host {
+        /// The directory.
+        path: PathBuf,
+    },
+}

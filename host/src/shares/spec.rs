@@ -1,0 +1,87 @@
+//! `HOST:GUEST[:ro]` as people write it.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::ShareError;
+
+/// What the guest may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything.
+    #[default]
+    ReadWrite,
+    /// Look.
+    ReadOnly,
+}
+
+/// A directory of the host and its place in the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// Directory of the host.
+    pub host: PathBuf,
+    /// Absolute path in the guest.
+    pub guest: String,
+    /// What the guest may do.
+    pub mode: Mode,
+}
+
+impl Spec {
+    /// Reads `HOST:GUEST`, `HOST:GUEST:ro` or `HOST:GUEST:rw`. The host's part may have colons in it.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn parse(text: &OsStr) -> Result<Self, ShareError> {
+        let wrong = |why| ShareError::Syntax { text: text.to_string_lossy().into_owned(), why };
+        const FORM: &str = "expected HOST:GUEST or HOST:GUEST:ro";
+        let bytes = text.as_bytes();
+        let split = |bytes: &[u8]| {
+            let at = bytes.iter().rposition(|byte| *byte == b':')?;
+            let (before, after) = bytes.split_at_checked(at)?;
+            Some((before.to_vec(), after.get(1..)?.to_vec()))
+        };
+        let (mut host, mut guest) = split(bytes).ok_or_else(|| wrong(FORM))?;
+        let mut mode = Mode::ReadWrite;
+        if !guest.starts_with(b"/") {
+            mode = match guest.as_slice() {
+                b"ro" => Mode::ReadOnly,
+                b"rw" => Mode::ReadWrite,
+                b"overlay" => return Err(wrong("overlay mounts are not available yet; :ro is")),
+                _ => {
+                    return Err(wrong(
+                        "the directory in the guest must be an absolute path, options are ro and rw",
+                    ));
+                }
+            };
+            (host, guest) = split(&host).ok_or_else(|| wrong(FORM))?;
+        }
+        let guest = String::from_utf8(guest).map_err(|_| wrong("the directory in the guest is not UTF-8"))?;
+        if host.is_empty() || !guest.starts_with('/') {
+            return Err(wrong(FORM));
+        }
+        if guest.contains('\0') || guest.split('/').all(str::is_empty) {
+            return Err(wrong("the guest's root directory is the image's"));
+        }
+        Ok(Self { host: PathBuf::from(OsStr::from_bytes(&host)), guest, mode })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spec_is_read_from_its_end() {
+        let spec = |text: &str| Spec::parse(OsStr::new(text)).map_err(|error| error.to_string());
+        let is = |host: &str, guest: &str, mode| Ok(Spec { host: host.into(), guest: guest.into(), mode });
+        assert_eq!(spec(".:/mnt"), is(".", "/mnt", Mode::ReadWrite));
+        assert_eq!(spec("/a:/mnt:ro"), is("/a", "/mnt", Mode::ReadOnly));
+        assert_eq!(spec("/a:b:/mnt/c d:rw"), is("/a:b", "/mnt/c d", Mode::ReadWrite));
+        for text in
+            ["", ":", "/a", "/a:", ":/mnt", "/a:mnt", "/a:/", "/a://", "/a:/mnt:rx", "/a:ro", "/a:/m:overlay"]
+        {
+            assert!(spec(text).is_err(), "{text} was accepted");
+        }
+    }
+}
