@@ -32,6 +32,7 @@ fn config() -> MachineConfig {
         random: Box::new(|| 0x1234_5678),
         mac: [0, 0x22, 0x15, 1, 2, 3],
         preserve_mac: false,
+        shares: None,
         virtio_rng: true,
     }
 }

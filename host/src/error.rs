@@ -38,6 +38,10 @@ pub enum Error {
     /// The terminal.
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    /// A directory of the host.
+    #[cfg(unix)]
+    #[error(transparent)]
+    Share(#[from] crate::shares::ShareError),
     /// A command that a later version brings.
     #[error("Cannot {what}: not available yet in this version")]
     NotYet {
@@ -60,6 +64,8 @@ impl Error {
             Self::NotYet { hint, .. } => hint.map(str::to_owned),
             Self::Vm(error) => error.hint(),
             Self::Console(_) => None,
+            #[cfg(unix)]
+            Self::Share(_) => None,
         }
     }
 }

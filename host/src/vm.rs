@@ -82,6 +82,8 @@ pub struct VmSpec {
     pub start: Start,
     /// Server of the virtio-9p device.
     pub filesystem: Option<Box<dyn P9Handler>>,
+    /// Server of the second virtio-9p device: directories of the host.
+    pub shares: Option<Box<dyn P9Handler>>,
     /// Where guest time comes from.
     pub clock: ClockMode,
     /// What executes instructions.
@@ -261,6 +263,7 @@ fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<
         clock,
         mac: mac(&mut random),
         preserve_mac: spec.preserve_mac,
+        shares: spec.shares,
         virtio_rng: true,
         random: Box::new(move || random.next_u32()),
     };

@@ -112,6 +112,7 @@ fn restore(image: &Image, opened: Opened) -> Vm {
         cpuid_level: config.cpuid_level,
         start: Start::Snapshot { opened: Box::new(opened), reboot: Box::new(reboot) },
         filesystem: Some(Box::new(Server::new(Box::new(files)))),
+        shares: None,
         clock: config.clock,
         engine: config.engine,
         console: Box::new(Silent),

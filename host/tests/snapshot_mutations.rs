@@ -114,6 +114,7 @@ fn config(acpi: bool, files: bool) -> MachineConfig {
         random: Box::new(|| 0x1234_5678),
         mac: [0, 0x22, 0x15, 1, 2, 3],
         preserve_mac: acpi,
+        shares: None,
         virtio_rng: acpi,
     }
 }

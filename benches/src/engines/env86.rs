@@ -89,6 +89,7 @@ pub fn run(engine: impl CpuEngine, image: &[u8], kernel: Option<usize>) -> Resul
         random: Box::new(|| 0),
         mac: [0x02, 0, 0, 0, 0, 1],
         preserve_mac: false,
+        shares: None,
         virtio_rng: false,
     };
     let mut machine = Machine::new(config, engine, Mailbox::new())?;

@@ -4,7 +4,7 @@ use emu_core::irq::IrqLine;
 use emu_core::snapshot::slots;
 
 use super::board::{Board, SavedDevice, id};
-use super::config::SERIAL_PORTS;
+use super::config::{SERIAL_PORTS, SHARES_TAG};
 use crate::acpi::AcpiPm;
 use crate::audio::sb16::{SB16_IRQS, Sb16};
 use crate::block::floppy::Floppy;
@@ -57,6 +57,8 @@ pub(super) struct Parts {
     pub(super) vga_memory_size: u32,
     pub(super) serial: [Option<Box<dyn SerialSink>>; SERIAL_PORTS],
     pub(super) filesystem: Option<Box<dyn P9Handler>>,
+    /// Directories of the host.
+    pub(super) shares: Option<Box<dyn P9Handler>>,
     pub(super) mac: [u8; 6],
     /// A restored network card keeps the snapshot's address.
     pub(super) preserve_mac: bool,
@@ -245,6 +247,13 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     }
     if let Some(source) = virtio.rng {
         add_virtio(b, VirtioRng::new(source), Slot::RNG, None, VIRTIO_RNG);
+    }
+    // Not saved: its files are the host's, and v86 has no such device.
+    if let Some(handler) = parts.shares {
+        let pci = VirtioPci::new(VirtioP9::new(SHARES_TAG, handler), Slot::SHARES);
+        let (function, ports) = (pci.pci_function(), pci.port_ranges());
+        let id = add(b, Box::new(pci), &ports);
+        b.pci.add(Slot::SHARES.devfn, function, id);
     }
     (board, Wiring { uarts, i8042, vga, p9 })
 }

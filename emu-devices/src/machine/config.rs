@@ -41,6 +41,9 @@ pub struct MachineConfig {
     pub boot: Boot,
     /// Serves the virtio-9p device (tag `host9p`); `None` = no such device.
     pub filesystem: Option<Box<dyn P9Handler>>,
+    /// Serves a second virtio-9p device (tag [`SHARES_TAG`]): directories of the host, which are no part of
+    /// snapshots. A restored guest finds it when it scans the PCI bus again. `None` = no such device.
+    pub shares: Option<Box<dyn P9Handler>>,
     /// Guest time.
     pub clock: ClockSource,
     /// RDRAND.
@@ -52,6 +55,9 @@ pub struct MachineConfig {
     /// A virtio-rng device gives the guest entropy. A restored machine has one if the snapshot does.
     pub virtio_rng: bool,
 }
+
+/// Mount tag of the device that serves directories of the host.
+pub const SHARES_TAG: &str = "hostshare";
 
 /// Smallest RAM of a machine.
 const MIN_RAM: u64 = 1 << 20;

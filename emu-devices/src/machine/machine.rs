@@ -165,6 +165,7 @@ impl<E: CpuEngine> Machine<E> {
             vga_memory_size: config.vga_memory_size,
             serial: config.serial,
             filesystem: config.filesystem,
+            shares: config.shares,
             mac: config.mac,
             preserve_mac: config.preserve_mac,
             virtio,

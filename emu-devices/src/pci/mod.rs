@@ -48,6 +48,8 @@ pub mod devfn {
     pub const VIRTIO_CONSOLE: u8 = 0x60;
     /// virtio-rng; v86 has nothing here.
     pub const VIRTIO_RNG: u8 = 0x68;
+    /// A second virtio-9p: directories of the host. v86 has nothing here.
+    pub const VIRTIO_SHARES: u8 = 0x70;
     /// VGA.
     pub const VGA: u8 = 0x90;
     /// PIIX3 IDE.

@@ -62,4 +62,6 @@ impl Slot {
     pub const CONSOLE: Self = Self { devfn: devfn::VIRTIO_CONSOLE, ports: 0xB600 };
     /// virtio-rng; v86 has neither the slot nor the ports.
     pub const RNG: Self = Self { devfn: devfn::VIRTIO_RNG, ports: 0xE600 };
+    /// A second virtio-9p; v86 has neither the slot nor the ports.
+    pub const SHARES: Self = Self { devfn: devfn::VIRTIO_SHARES, ports: 0xF600 };
 }

@@ -165,6 +165,7 @@ pub fn config(image: Vec<u8>) -> MachineConfig {
         }),
         mac: [0, 0x22, 0x15, 1, 2, 3],
         preserve_mac: false,
+        shares: None,
         virtio_rng: false,
     }
 }

@@ -308,7 +308,7 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     if let Some(target) = target.clone() {
         session = session.save_with(background_saver(target));
     }
-    let mut vm = start::build(&image, opened, &config, &options.kernel, session.sink(), reporter)?;
+    let mut vm = start::build(&image, opened, &config, &options.kernel, session.sink(), None, reporter)?;
     if let Some(service) = vm.service.clone().filter(|_| vm.restored) {
         service.freshen_in_background();
     }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
+use emu_devices::p9::Server;
+use emu_devices::virtio::P9Handler;
 use serde_json::json;
 
 use super::boot::EngineArg;
@@ -26,6 +28,7 @@ use crate::progress::Progress;
 use crate::rpc::{Command, RunOptions};
 use crate::run::tail::Tail;
 use crate::run::{End, Ended, Event, Job, Run};
+use crate::shares::{Shares, Spec};
 use crate::signals;
 use crate::snapshot::locate;
 use crate::vm::StopReason;
@@ -85,9 +88,15 @@ pub struct RunArgs {
     #[arg(long, short, value_name = "USER")]
     user: Option<String>,
 
-    /// Show a directory of the host in the guest (not available yet)
-    #[arg(long, short = 'm', visible_short_alias = 'v', value_name = "HOST:GUEST[:ro|:overlay]")]
-    mount: Vec<String>,
+    /// Show a directory of the host in the guest; :ro lets it only look
+    #[arg(
+        long,
+        short = 'm',
+        visible_alias = "volume",
+        visible_short_alias = 'v',
+        value_name = "HOST:GUEST[:ro]"
+    )]
+    mount: Vec<OsString>,
 
     /// Connect the guest to the virtual network (not available yet)
     #[arg(long, short = 'n')]
@@ -144,18 +153,11 @@ impl RunArgs {
         Reporter { json: self.json, quiet: self.quiet }
     }
 
-    /// Refuses flags whose feature is the point of the run, and warns about the others.
-    fn check_features(&self, reporter: Reporter) -> anyhow::Result<()> {
-        if !self.mount.is_empty() {
-            let what = "mount host directories (-m)".to_owned();
-            let hint =
-                Some("files can be passed through standard input: tar c . | env86 run -i IMAGE -- tar x");
-            return Err(Error::NotYet { what, hint }.into());
-        }
+    /// Warns about flags that do nothing yet.
+    fn check_features(&self, reporter: Reporter) {
         if self.net || !self.publish.is_empty() {
             reporter.warning("the network (--net, -p) is not available yet and left out");
         }
-        Ok(())
     }
 
     /// Environment variables in the order they are set.
@@ -175,6 +177,18 @@ impl RunArgs {
             variables.extend(variable(text)?);
         }
         Ok(variables)
+    }
+
+    /// Directories of the host: their places, and who serves them if there are any.
+    fn shares(&self) -> anyhow::Result<(Vec<Spec>, Option<Box<dyn P9Handler>>)> {
+        let specs = self.mount.iter().map(|text| Spec::parse(text)).collect::<Result<Vec<_>, _>>();
+        let specs = specs.map_err(Error::from)?;
+        if specs.is_empty() {
+            return Ok((specs, None));
+        }
+        let shares = Shares::open(&specs).map_err(Error::from)?;
+        let server: Box<dyn P9Handler> = Box::new(Server::new(Box::new(shares)));
+        Ok((specs, Some(server)))
     }
 
     fn command(&self, terminal: bool, has_input: bool) -> anyhow::Result<Command> {
@@ -236,12 +250,13 @@ pub fn run(args: RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
 }
 
 fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
-    args.check_features(reporter)?;
+    args.check_features(reporter);
     let begin = clock::now();
     let both = io::stdin().is_terminal() && io::stdout().is_terminal();
     let terminal = !args.no_tty && (args.tty || both);
     let has_input = args.interactive || (terminal && io::stdin().is_terminal());
     let command = args.command(terminal, has_input)?;
+    let (mounts, shares) = args.shares()?;
 
     let (path, name) = locate::resolve(&args.image, paths::home().as_deref()).map_err(Error::from)?;
     let image = Image::open(&path, &Progress::hidden()).map_err(Error::from)?;
@@ -255,7 +270,7 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
     let config = start::resolve(&options, &image, opened.as_ref(), reporter)?;
     let restored = opened.is_some();
     let console = Tail::default();
-    let vm = start::build(&image, opened, &config, &options.kernel, console.sink(), reporter)?;
+    let vm = start::build(&image, opened, &config, &options.kernel, console.sink(), shares, reporter)?;
 
     let run = Run::default();
     let sender = run.sender();
@@ -271,6 +286,7 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
         input: has_input.then(|| Box::new(io::stdin()) as Box<dyn Read + Send>),
         output: Box::new(io::stdout()),
         errors: Box::new(io::stderr()),
+        mounts,
         timeout: args.timeout,
         patience: args.boot_timeout.unwrap_or(BOOT_PATIENCE),
         window: Box::new(window),
@@ -312,6 +328,7 @@ fn tell(ended: &Ended, image: &Path, restored: bool, console: &Tail, reporter: R
             format!("No guest service: {image}: the guest has booted and none answers"),
             Some("the image's init has to start guest86 on /dev/ttyS1; 'env86 boot IMAGE' gives a console"),
         ),
+        End::NotMounted(why) => (format!("Cannot mount in the guest: {why}"), None),
         End::Failed(error) => (format!("Lost the command: {image}: {error}"), None),
         End::Guest(StopReason::TripleFault) => (format!("The guest crashed (triple fault): {image}"), None),
         End::Guest(StopReason::PowerOff | StopReason::Halted) => {

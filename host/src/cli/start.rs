@@ -47,6 +47,7 @@ pub(super) fn build(
     config: &BootConfig,
     flags: &KernelFlags,
     console: Box<dyn SerialSink>,
+    shares: Option<Box<dyn P9Handler>>,
     reporter: Reporter,
 ) -> anyhow::Result<Vm> {
     let clock = vm::wall_clock(config.clock);
@@ -87,6 +88,7 @@ pub(super) fn build(
         cpuid_level: config.cpuid_level,
         start,
         filesystem: files.map(|files| Box::new(Server::new(Box::new(files))) as Box<dyn P9Handler>),
+        shares,
         clock: config.clock,
         engine: config.engine,
         console,

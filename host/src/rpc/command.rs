@@ -256,7 +256,10 @@ impl Drop for Running {
 
 impl Guest {
     /// Runs a line of shell and returns its status and what it printed (the last of it).
-    pub(super) fn shell(
+    ///
+    /// # Errors
+    /// The service's; a status other than 0 is none.
+    pub fn shell(
         &self,
         script: &str,
         input: &[u8],

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::control::Controller;
-use super::input;
 use super::{End, Event, Job};
+use super::{input, mounts};
 use crate::clock;
 use crate::rpc::wire::Service;
 use crate::rpc::{Deadline, Output, RpcError, exit_code};
@@ -36,7 +36,7 @@ pub(super) fn start(service: Service, restored: bool, job: Job, events: Sender<E
 }
 
 fn attend(service: &Service, restored: bool, job: Job, events: &Sender<Event>) -> End {
-    let Job { command, input, mut output, mut errors, timeout: _, patience, window } = job;
+    let Job { command, input, mut output, mut errors, mounts, timeout: _, patience, window } = job;
     if !service.wait_open(restored, Deadline::after(patience)) {
         return End::NoService;
     }
@@ -49,6 +49,9 @@ fn attend(service: &Service, restored: bool, job: Job, events: &Sender<Event>) -
     if restored {
         // What it cannot do is no reason not to run the command.
         let _ = service.freshen(Deadline::after(FRESH));
+    }
+    if let Err(reason) = mounts::mount(guest, &mounts) {
+        return End::NotMounted(reason);
     }
     let mut running = match guest.run(&command, Deadline::after(START)) {
         Ok(running) => running,
@@ -72,7 +75,10 @@ fn attend(service: &Service, restored: bool, job: Job, events: &Sender<Event>) -
         let written = match running.next(Deadline::never()) {
             Ok(Output::Stdout(bytes)) => write(&mut *output, &bytes),
             Ok(Output::Stderr(bytes)) => write(&mut *errors, &bytes),
-            Ok(Output::Exit(status)) => return End::Exited(exit_code(status)),
+            Ok(Output::Exit(status)) => {
+                mounts::flush(guest, &mounts);
+                return End::Exited(exit_code(status));
+            }
             Err(error) => return End::Failed(error),
         };
         if let Err(error) = written {

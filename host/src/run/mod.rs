@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | [`attend`] | the command's thread: service, clock, start, output, exit status |
 //! | [`control`] | signals and window sizes on their way to the command |
+//! | [`mounts`] | directories of the host, mounted before the command starts |
 //! | [`input`] | the host's input on its way to the command |
 //! | [`tail`] | the guest's console, remembered for when something goes wrong |
 
 mod attend;
 mod control;
 mod input;
+mod mounts;
 pub mod tail;
 
 use std::io::{self, Read, Write};
@@ -55,6 +57,9 @@ pub struct Job {
     pub output: Box<dyn Write + Send>,
     /// Its standard error.
     pub errors: Box<dyn Write + Send>,
+    /// Directories of the host and their places in the guest. The machine serves them.
+    #[cfg(unix)]
+    pub mounts: Vec<crate::shares::Spec>,
     /// The end of the run, from its beginning on.
     pub timeout: Option<Duration>,
     /// How long the guest may take to boot its service.
@@ -78,6 +83,8 @@ pub enum End {
     NoService,
     /// The connection to the command broke.
     Failed(RpcError),
+    /// A directory of the host could not be mounted.
+    NotMounted(String),
     /// The guest ended while the command ran.
     Guest(StopReason),
     /// Standard output takes no more.
@@ -107,6 +114,7 @@ impl End {
             Self::Signal(_) => "signal",
             Self::NoService => "no-service",
             Self::Failed(_) => "failed",
+            Self::NotMounted(_) => "not-mounted",
             Self::Guest(_) => "guest-ended",
             Self::OutputFailed(_) => "output-failed",
             Self::Panicked => "internal-error",

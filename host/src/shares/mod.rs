@@ -37,7 +37,7 @@ pub use server::Shares;
 pub use spec::{Mode, Spec};
 
 /// Mount tag of the device that serves the shares.
-pub const TAG: &str = "hostshare";
+pub use emu_devices::machine::SHARES_TAG as TAG;
 
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
