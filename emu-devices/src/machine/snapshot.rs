@@ -228,6 +228,7 @@ impl<E: CpuEngine> Machine<E> {
         snapshot::cpu::restore(&mut machine.cpu, &machine.mem, tsc, &mut state, extra.take(CPU))?;
         machine.mem.select_view(machine.cpu.cpl == 3);
         machine.restore_devices(&mut state, &mut extra)?;
+        machine.board.pci.set_up_added(devfn::VIRTIO_SHARES);
         machine.foreign = foreign(state);
         Ok(machine)
     }

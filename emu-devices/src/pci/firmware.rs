@@ -77,6 +77,16 @@ impl PciBus {
         }
     }
 
+    /// Interrupt line of a function that was added to a machine whose firmware ran long ago: where the
+    /// interrupt router sends its pin now. The rest is the operating system's, when it finds the function.
+    pub fn set_up_added(&mut self, devfn: u8) {
+        let pin = self.function(devfn).map_or(0, |f| f.read8(reg::INTERRUPT_PIN));
+        let input = self.irq_for(devfn, pin);
+        if let Some(slot) = self.slots.get_mut(&devfn).filter(|_| pin != 0) {
+            slot.function.write8(reg::INTERRUPT_LINE, input);
+        }
+    }
+
     /// Largest regions first, equal ones in the order of the functions. Registers without a region
     /// read 0 afterwards, because firmware writes their old value back after the size probe.
     fn assign_regions(&mut self, ctx: &mut Ctx<'_>) {
