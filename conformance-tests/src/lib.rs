@@ -1,5 +1,6 @@
 //! Tests of the CPU and the machine against silicon, other emulators and recorded answers.
 
+pub mod bare;
 pub mod fp;
 pub mod gen_int;
 pub mod gen_simd;

@@ -117,6 +117,22 @@ fn misaligned_access_at_cpl_3_with_ac_and_am_raises_ac_0() {
 }
 
 #[test]
+fn stored_pseudo_descriptor_has_to_lie_at_an_odd_word_address() {
+    let run = |at: u32| {
+        let mut m = Machine::user();
+        m.cpu.cr0 |= cr0::AM;
+        m.cpu.set_eflags(0x4_0002);
+        m.cpu.update_alignment_check();
+        code!(m; sgdt(ptr(DATA + at)); int3());
+        m.fault_code()
+    };
+    for at in [0, 1, 3, 4] {
+        assert_eq!(run(at), (vector::AC, 0), "at {at}");
+    }
+    assert_eq!(run(2), (3, 0));
+}
+
+#[test]
 fn alignment_check_ends_with_the_entry_to_ring_0() {
     let mut m = Machine::user();
     m.cpu.cr0 |= cr0::AM;

@@ -46,8 +46,13 @@ fn lidt(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
 }
 
 /// Silicon stores all 32 bits of the base whatever the operand size.
+///
+/// A word and a doubleword are stored, each of which has to be aligned for alignment checks (SDM vol. 3,
+/// 3.5.1: a pseudo-descriptor belongs at an odd word address).
 fn store_table(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn, table: TableReg) -> Exec {
     let lin = env.linear_write(cpu, i.seg, i.ea(cpu), 6)?;
+    env.aligned(cpu, lin, 2)?;
+    env.aligned(cpu, lin.wrapping_add(2), 4)?;
     env.probe_write(cpu, lin, 6)?;
     env.write(cpu, lin, table.limit)?;
     env.write(cpu, lin.wrapping_add(2), table.base)
