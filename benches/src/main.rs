@@ -2,6 +2,7 @@
 //!
 //! | command | what is measured |
 //! | --- | --- |
+//! | `run` | the same programs in env86, v86, QEMU and on the bare CPU; boot, restore, idle, memory |
 //! | `interp` | integer kernels: env86's interpreter, v86's interpreter and v86's JIT with the same bytes |
 //! | `boot` | process start to the prompt of the test guest `mini` |
 //! | `snapshot` | process start to the first instruction and the prompt from snapshots; memory; saving |
@@ -19,6 +20,7 @@ mod interp;
 mod kernels;
 mod peers;
 mod report;
+mod run;
 mod snapshot;
 mod stats;
 mod table;
@@ -38,6 +40,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Benchmark {
+    /// The same programs in env86, v86, QEMU and on the bare CPU
+    Run(run::Options),
     /// Integer kernels on env86's interpreter and on v86
     Interp(interp::Options),
     /// Cold boot of the test guest in env86 and in v86
@@ -48,6 +52,7 @@ enum Benchmark {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().benchmark {
+        Benchmark::Run(options) => run::run(&options),
         Benchmark::Interp(options) => interp::run(&options),
         Benchmark::Boot(options) => boot::run(&options),
         Benchmark::Snapshot(options) => snapshot::run(&options),
