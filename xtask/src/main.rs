@@ -1,5 +1,7 @@
-//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `rules`, `ci`.
+//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `bench-guard`,
+//! `rules`, `ci`.
 
+mod bench_guard;
 mod boot;
 mod ci;
 mod demo;
@@ -47,6 +49,8 @@ enum Task {
     Peers,
     /// Restore snapshots of old versions of v86, and kill env86 while it saves (slow)
     Snapshots(snapshots::Options),
+    /// Count what kernels cost the translator and compare with benches/budgets.toml
+    BenchGuard(bench_guard::Options),
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Task::Guest86 => guest86::report(),
         Task::Peers => peers::list(),
         Task::Snapshots(options) => snapshots::run(&options),
+        Task::BenchGuard(options) => bench_guard::guard(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };

@@ -166,7 +166,7 @@ fn measure(
     rounds: u32,
     quick: bool,
 ) -> Result<Vec<Row>> {
-    let timeout = Duration::from_secs(if quick { 120 } else { 300 });
+    let timeout = Duration::from_secs(if quick { 300 } else { 600 });
     let mut sessions = Session::start_all(contestants, guest)?;
     let mut rows: Vec<Row> = chosen
         .iter()
