@@ -218,6 +218,9 @@ fn warm_up(
                 Ok(outcome) => Some(format!("exit status {}: {}", outcome.status, outcome.said.join(" "))),
                 Err(error) => Some(format!("{error:#}")),
             };
+            if let Some(error) = &error {
+                eprintln!("{} on {}: {error}", workload.name, session.engine().name());
+            }
             row.cell(session.engine()).error = error;
         }
     }
