@@ -33,11 +33,10 @@ impl Session {
         for engine in contestants.engines() {
             consoles.push((engine, Console::start(contestants.start(engine, guest)?)?));
         }
-        let deadline = now() + BOOT;
         let mut sessions = Vec::new();
         for (engine, mut console) in consoles {
             eprintln!("waiting for {}", engine.name());
-            let console = match ready(engine, &mut console, guest, deadline) {
+            let console = match ready(engine, &mut console, guest, now() + BOOT) {
                 Ok(()) => Some(console),
                 Err(error) => {
                     eprintln!("{}: {error:#}", engine.name());
