@@ -2,7 +2,9 @@
 //!
 //! | command | what is measured |
 //! | --- | --- |
+//! | `run` | the same programs in env86, v86, QEMU and on the bare CPU; boot, restore, idle, memory |
 //! | `interp` | integer kernels: env86's interpreter, v86's interpreter and v86's JIT with the same bytes |
+//! | `count` | what kernels cost the translator, in instructions and exits; for `cargo xtask bench-guard` |
 //! | `boot` | process start to the prompt of the test guest `mini` |
 //! | `snapshot` | process start to the first instruction and the prompt from snapshots; memory; saving |
 //!
@@ -12,6 +14,8 @@
 
 mod boot;
 mod clock;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod count;
 mod engines;
 mod guest;
 mod image;
@@ -19,6 +23,7 @@ mod interp;
 mod kernels;
 mod peers;
 mod report;
+mod run;
 mod snapshot;
 mod stats;
 mod table;
@@ -38,8 +43,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Benchmark {
+    /// The same programs in env86, v86, QEMU and on the bare CPU
+    Run(run::Options),
     /// Integer kernels on env86's interpreter and on v86
     Interp(interp::Options),
+    /// Count what kernels cost the translator
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Count(count::Options),
     /// Cold boot of the test guest in env86 and in v86
     Boot(boot::Options),
     /// Snapshots of the test guest in env86 and in v86: time to the prompt, memory, saving
@@ -48,7 +58,10 @@ enum Benchmark {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().benchmark {
+        Benchmark::Run(options) => run::run(&options),
         Benchmark::Interp(options) => interp::run(&options),
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        Benchmark::Count(options) => count::run(&options),
         Benchmark::Boot(options) => boot::run(&options),
         Benchmark::Snapshot(options) => snapshot::run(&options),
     };

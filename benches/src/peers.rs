@@ -24,7 +24,7 @@ impl V86Peer {
     /// # Errors
     /// Says which part is missing.
     pub fn find(dir: Option<&Path>) -> Result<Self> {
-        let dir = dir.map_or_else(|| target_dir().join("peers/node_modules/v86"), Path::to_owned);
+        let dir = dir.map_or_else(installed, Path::to_owned);
         let firmware = Path::new("/usr/share/seabios");
         let (bios, vga_bios) = (firmware.join("bios-256k.bin"), firmware.join("vgabios-stdvga.bin"));
         for file in [&dir.join("build/v86.wasm"), &bios, &vga_bios] {
@@ -47,4 +47,16 @@ impl V86Peer {
         node.arg("--bios").arg(&self.bios).arg("--vga-bios").arg(&self.vga_bios);
         node
     }
+}
+
+/// Where `cargo xtask peers` puts v86; of several versions the last.
+fn installed() -> PathBuf {
+    let peers = target_dir().join("peers");
+    let entries = fs::read_dir(&peers).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut versions: Vec<_> = entries
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("v86-")))
+        .filter(|path| path.join("complete").is_file())
+        .collect();
+    versions.sort();
+    versions.pop().unwrap_or_else(|| peers.join("v86")).join("node_modules/v86")
 }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::peers::V86Peer;
+use crate::workspace::output;
 
 /// Above this spread a time says little: the host was busy with something else.
 pub const MAX_SPREAD: f64 = 0.05;
@@ -15,14 +17,22 @@ pub const MAX_SPREAD: f64 = 0.05;
 /// Circumstances of a measurement.
 #[derive(Serialize)]
 pub struct Header {
+    /// When it began, UTC.
+    date: String,
     /// Model name of the host's CPU.
     cpu: String,
+    /// How many of them there are.
+    processors: usize,
+    /// The host's load average of the last minute when it began.
+    load: String,
     /// Runs of each.
     rounds: u32,
     /// Versions of the peers.
     peers: Vec<String>,
     /// Peers that were left out, and why.
     missing: Vec<String>,
+    /// What else matters.
+    notes: Vec<String>,
 }
 
 impl Header {
@@ -31,7 +41,28 @@ impl Header {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model =
             info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
-        Self { cpu: model.unwrap_or("unknown").to_owned(), rounds, peers: Vec::new(), missing: Vec::new() }
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let date = output(Command::new("date").args(["-u", "+%F %R"])).unwrap_or_default();
+        Self {
+            date: date.trim().to_owned(),
+            cpu: model.unwrap_or("unknown").to_owned(),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            load: load.split(' ').next().unwrap_or_default().to_owned(),
+            rounds,
+            peers: Vec::new(),
+            missing: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Adds a line.
+    pub fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// Notes that something was left out, and why.
+    pub fn leave_out(&mut self, text: String) {
+        self.missing.push(text);
     }
 
     /// Notes a peer, or why it is missing.
@@ -51,9 +82,13 @@ impl Header {
 
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Host CPU: {}; rounds: {}", self.cpu, self.rounds)?;
+        let Self { date, cpu, processors, load, rounds, .. } = self;
+        writeln!(f, "{date} UTC; host CPU: {cpu}, {processors} of them, load {load}; rounds: {rounds}")?;
         for peer in &self.peers {
             writeln!(f, "Peer: {peer}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
         }
         for missing in &self.missing {
             writeln!(f, "Left out: {missing}")?;

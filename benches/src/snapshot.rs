@@ -23,7 +23,8 @@ use crate::workspace;
 
 const GUEST: &str = "mini";
 const IMAGE_JSON: &str = "image.json";
-const PROMPT: &str = "mini# ";
+/// What the guest's shell prints when it waits.
+pub const PROMPT: &str = "mini# ";
 /// What env86 prints when the guest starts.
 const STARTED: &str = "trace: the guest starts";
 /// Guest memory, bytes.
@@ -52,7 +53,7 @@ pub struct Options {
 }
 
 /// An image with a snapshot.
-struct Saved {
+pub struct Saved {
     name: &'static str,
     image: PathBuf,
     state: PathBuf,
@@ -126,6 +127,14 @@ pub fn run(options: &Options) -> Result<()> {
     options.json.as_deref().map_or(Ok(()), |file| write_json(file, &report))
 }
 
+/// The guest's image with a raw snapshot, made now if there is none.
+///
+/// # Errors
+/// The guest does not boot or cannot be saved.
+pub fn raw(env86: &Path, fixture: &Path) -> Result<Saved> {
+    saved(env86, fixture, "raw", "initial.state", false)
+}
+
 /// The guest's image with a snapshot in the file `state`, made now if there is none.
 fn saved(env86: &Path, fixture: &Path, name: &'static str, state: &str, fresh: bool) -> Result<Saved> {
     let image = workspace::target_dir().join("benches/snapshot").join(name);
@@ -165,13 +174,15 @@ fn copy_image(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn restore_env86(binary: &Path, saved: &Saved) -> Command {
+/// env86 restoring it.
+pub fn restore_env86(binary: &Path, saved: &Saved) -> Command {
     let mut command = Command::new(binary);
     command.args(["boot", "--no-console", "--trace-start"]).arg(&saved.image);
     command
 }
 
-fn restore_v86(peer: &V86Peer, saved: &Saved) -> Command {
+/// v86 restoring it.
+pub fn restore_v86(peer: &V86Peer, saved: &Saved) -> Command {
     let mut command = peer.node(&workspace::root().join("xtask/js/v86.mjs"));
     command.args(["--prompt", PROMPT, "--state"]).arg(&saved.state).arg("--image").arg(&saved.image);
     command

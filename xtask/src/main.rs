@@ -1,7 +1,8 @@
 //! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `bare`,
-//! `rules`, `ci`.
+//! `silicon`, `suite`, `fuzz`, `bench-guard`, `rules`, `ci`.
 
 mod bare;
+mod bench_guard;
 mod boot;
 mod ci;
 mod demo;
@@ -51,6 +52,8 @@ enum Task {
     Snapshots(snapshots::Options),
     /// Run the bare-metal programs on our machine and on QEMU
     Bare(bare::Options),
+    /// Count what kernels cost the translator and compare with benches/budgets.toml
+    BenchGuard(bench_guard::Options),
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Task::Peers => peers::list(),
         Task::Snapshots(options) => snapshots::run(&options),
         Task::Bare(options) => bare::run_all(&options),
+        Task::BenchGuard(options) => bench_guard::guard(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };

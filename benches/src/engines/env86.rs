@@ -69,6 +69,19 @@ impl Run {
 /// # Errors
 /// The machine cannot be built, or stops for another reason than HLT.
 pub fn run(engine: impl CpuEngine, image: &[u8], kernel: Option<usize>) -> Result<Run> {
+    run_with_clock(engine, image, kernel, |start| ClockSource::HostPaced(Box::new(Clock { start })))
+}
+
+/// The same with a clock of the caller's choice, which is told when the machine starts.
+///
+/// # Errors
+/// As above.
+pub fn run_with_clock(
+    engine: impl CpuEngine,
+    image: &[u8],
+    kernel: Option<usize>,
+    clock: impl FnOnce(Instant) -> ClockSource,
+) -> Result<Run> {
     let start = now();
     let protocol = Arc::new(Mutex::new(Protocol::default()));
     let sink = Stamper { start, protocol: protocol.clone() };
@@ -85,7 +98,7 @@ pub fn run(engine: impl CpuEngine, image: &[u8], kernel: Option<usize>) -> Resul
         cpuid_level: 2,
         boot: Boot::Linux(linux),
         filesystem: None,
-        clock: ClockSource::HostPaced(Box::new(Clock { start })),
+        clock: clock(start),
         random: Box::new(|| 0),
         mac: [0x02, 0, 0, 0, 0, 1],
         preserve_mac: false,

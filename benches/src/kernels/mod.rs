@@ -13,6 +13,7 @@
 //! | `matmul` | multiplication, streaming loads |
 //! | `words` | byte loads, short branches, a hash table |
 //! | `bytecode` | indirect jumps of an interpreter loop |
+//! | `x87`, `sse2` | floating point, packed integers; only counted, see [`counted`] |
 
 mod bytecode;
 mod crc32;
@@ -20,7 +21,9 @@ mod fib;
 mod heapsort;
 mod matmul;
 mod sieve;
+mod sse2;
 mod words;
+mod x87;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::{CodeAssembler, CodeLabel};
@@ -52,6 +55,24 @@ pub const ALL: &[Kernel] = &[
     Kernel { name: "bytecode", size: 1_200_000, emit: bytecode::emit, reference: bytecode::reference },
 ];
 
+/// Kernels of which only instructions are counted.
+const COUNTED_ONLY: &[Kernel] = &[
+    Kernel { name: "x87", size: 100, emit: x87::emit, reference: x87::reference },
+    Kernel { name: "sse2", size: 100, emit: sse2::emit, reference: sse2::reference },
+];
+
+/// All kernels at sizes for counting under tools that make everything fifty times slower: long enough that what
+/// is done once does not matter.
+pub fn counted() -> Vec<Kernel> {
+    let size = |kernel: &Kernel| match kernel.name {
+        "fib" => 24,
+        "bytecode" => 24_000,
+        "x87" | "sse2" => kernel.size,
+        _ => (kernel.size / 50).max(1),
+    };
+    ALL.iter().chain(COUNTED_ONLY).map(|kernel| kernel.with_size(size(kernel))).collect()
+}
+
 impl Kernel {
     /// Machine code for linear address `origin`.
     ///
@@ -64,7 +85,6 @@ impl Kernel {
     }
 
     /// The same kernel at another size.
-    #[cfg(test)]
     pub fn with_size(self, size: u32) -> Self {
         Self { size, ..self }
     }
