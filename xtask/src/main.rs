@@ -1,5 +1,5 @@
 //! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `bare`,
-//! `rules`, `ci`.
+//! `suite`, `rules`, `ci`.
 
 mod bare;
 mod boot;
@@ -15,6 +15,7 @@ mod round_trip;
 mod rules;
 mod run;
 mod snapshots;
+mod suite;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -51,6 +52,8 @@ enum Task {
     Snapshots(snapshots::Options),
     /// Run the bare-metal programs on our machine and on QEMU
     Bare(bare::Options),
+    /// Run the test suites of others from their checkouts (docs/suites.md)
+    Suite(suite::Options),
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Task::Peers => peers::list(),
         Task::Snapshots(options) => snapshots::run(&options),
         Task::Bare(options) => bare::run_all(&options),
+        Task::Suite(options) => suite::run(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };

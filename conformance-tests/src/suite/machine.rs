@@ -13,6 +13,8 @@ use emu_devices::machine::{Boot, HostMessage, LinuxBoot, Machine, MachineConfig,
 use emu_devices::serial::SerialSink;
 use emu_devices::testdev::{DebugPort, TestDevice};
 
+use super::firmware;
+
 /// What to run.
 #[derive(Clone, Debug, Default)]
 pub struct Job {
@@ -28,7 +30,8 @@ pub struct Job {
     pub memory: u64,
     /// Ports whose bytes go to files.
     pub ports: Vec<(u16, PathBuf)>,
-    /// The test device of kvm-unit-tests, with its console at port F1h on standard output.
+    /// The test device of kvm-unit-tests, with its console at port F1h on standard output. The kernel finds
+    /// interrupt controllers and timer as firmware leaves them.
     pub test_device: bool,
     /// Longest run in host seconds.
     pub seconds: u64,
@@ -69,7 +72,10 @@ pub fn run<E: CpuEngine>(job: &Job, engine: E) -> io::Result<String> {
     let boot = match (&job.rom, &job.kernel) {
         (Some(rom), _) => Boot::Firmware { bios: load(rom)?, vga_bios: None },
         (None, Some(kernel)) => Boot::Linux(LinuxBoot {
-            kernel: load(kernel)?,
+            kernel: match job.test_device {
+                true => firmware::with_setup(&load(kernel)?)?,
+                false => load(kernel)?,
+            },
             initrd: job.initrd.as_deref().map(load).transpose()?,
             cmdline: job.cmdline.clone(),
         }),

@@ -257,7 +257,10 @@ impl Bench {
         child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
         let output = child.wait_with_output()?;
         ensure!(output.status.success(), "the runner failed: {}", output.status);
-        Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| parse_line(suite, line)).collect())
+        Ok(String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| parse_line(suite, line))
+            .collect())
     }
 }
 
@@ -294,7 +297,8 @@ mod tests {
 
     #[test]
     fn parse_line_reads_what_the_runner_prints() {
-        let row = parse_line("v86", "fail\tjit\tgen_00\teax 1 instead of 2; [100000] 3 instead of 4").unwrap();
+        let row =
+            parse_line("v86", "fail\tjit\tgen_00\teax 1 instead of 2; [100000] 3 instead of 4").unwrap();
         assert_eq!((row.engine, row.test.as_str()), ("jit", "gen_00"));
         assert_eq!(row.verdict, Verdict::Fail(vec!["eax 1 instead of 2; [100000] 3 instead of 4".into()]));
         assert_eq!(parse_line("v86", "pass\tinterp\tadd").unwrap().verdict, Verdict::Pass);

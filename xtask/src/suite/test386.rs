@@ -89,7 +89,8 @@ fn boot(bench: &Bench, engine: Engine, name: &str, rom: &str, reference: &str) -
 fn compare(printed: &str, reference: &str) -> Result<Option<String>> {
     ensure!(!reference.is_empty(), "the reference is empty");
     let (ours, theirs): (Vec<_>, Vec<_>) = (printed.lines().collect(), reference.lines().collect());
-    let different: Vec<usize> = (0..ours.len().max(theirs.len())).filter(|n| ours.get(*n) != theirs.get(*n)).collect();
+    let different: Vec<usize> =
+        (0..ours.len().max(theirs.len())).filter(|n| ours.get(*n) != theirs.get(*n)).collect();
     Ok(different.first().map(|first| {
         let line = |lines: &[&str]| lines.get(*first).unwrap_or(&"nothing").trim().to_owned();
         format!(

@@ -36,11 +36,13 @@ fn summary(vectors: &[Row]) -> Vec<Row> {
     let mut counts: Vec<(usize, usize)> = Vec::new();
     for vector in vectors {
         let file = vector.test.split(' ').next().unwrap_or_default();
-        let at = rows.iter().position(|row| row.test == file && row.engine == vector.engine).unwrap_or_else(|| {
-            rows.push(Row { test: file.to_owned(), verdict: Verdict::Pass, ..vector.clone() });
-            counts.push((0, 0));
-            rows.len() - 1
-        });
+        let at = rows.iter().position(|row| row.test == file && row.engine == vector.engine).unwrap_or_else(
+            || {
+                rows.push(Row { test: file.to_owned(), verdict: Verdict::Pass, ..vector.clone() });
+                counts.push((0, 0));
+                rows.len() - 1
+            },
+        );
         counts[at].1 += 1;
         if let Verdict::Fail(what) = &vector.verdict {
             counts[at].0 += 1;
