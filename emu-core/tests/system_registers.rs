@@ -230,8 +230,8 @@ fn constant_and_unknown_msrs_read_fixed_values_and_ignore_writes() {
 
 #[test]
 fn msrs_of_absent_features_raise_gp_0() {
-    // IA32_MC0_CTL, an x2APIC register, LSTAR, FS base
-    for index in [0x400, 0x802, 0xC000_0082, 0xC000_0100] {
+    // IA32_SPEC_CTRL, IA32_MC0_CTL, an x2APIC register, LSTAR, FS base
+    for index in [0x48, 0x400, 0x802, 0xC000_0082, 0xC000_0100] {
         for instruction in [0x30, 0x32] {
             let mut m = Machine::protected();
             m.set(gpr::ECX, index).bytes(&[0x0F, instruction]);

@@ -4,6 +4,23 @@ use std::io;
 
 /// Where the code goes: free memory of every PC.
 const STUB: u32 = 0x600;
+/// `push ax; mov al, 20h; out A0h, al; out 20h, al; pop ax; iret`, in real mode.
+const HANDLER: [u8; 9] = [0x50, 0xB0, 0x20, 0xE6, 0xA0, 0xE6, 0x20, 0x58, 0xCF];
+const HANDLER_AT: u32 = 0x500;
+/// Its last byte: what has no device returns at once.
+const RETURN_AT: u32 = HANDLER_AT + HANDLER.len() as u32 - 1;
+
+/// Interrupt vectors of real mode and the handler behind them.
+fn low_memory() -> Vec<u8> {
+    let mut memory = Vec::new();
+    for vector in 0..256 {
+        let hardware = matches!(vector, 0x08..=0x0F | 0x70..=0x77);
+        memory.extend_from_slice(&if hardware { HANDLER_AT } else { RETURN_AT }.to_le_bytes());
+    }
+    memory.resize(HANDLER_AT as usize, 0);
+    memory.extend_from_slice(&HANDLER);
+    memory
+}
 
 /// Ports and values: interrupt controllers with vectors 08h and 70h, timer, keyboard controller's inputs and
 /// cascade open as a PC's firmware leaves them; the timer ticks 18.2 times a second.
@@ -23,7 +40,7 @@ const SETUP: [(u8, u8); 13] = [
     (0x40, 0),
 ];
 
-/// The kernel, a 32-bit ELF file, with a segment that sets the machine up and goes to the old entry point.
+/// The kernel, a 32-bit ELF file, with segments that set the machine up and go to the old entry point.
 ///
 /// # Errors
 /// It is no such file.
@@ -49,18 +66,20 @@ pub fn with_setup(kernel: &[u8]) -> io::Result<Vec<u8>> {
     code.extend_from_slice(&entry.wrapping_sub(next).to_le_bytes());
 
     let mut out = kernel.to_vec();
-    out.resize(out.len().next_multiple_of(4), 0);
-    let (at, len) = (out.len() as u32, code.len() as u32);
-    out.extend_from_slice(&code);
+    let mut added = Vec::new();
+    for (address, bytes) in [(0, low_memory()), (STUB, code)] {
+        out.resize(out.len().next_multiple_of(4), 0);
+        let (at, len) = (out.len() as u32, bytes.len() as u32);
+        out.extend_from_slice(&bytes);
+        added.extend([1, at, address, address, len, len, 7, 4].map(u32::to_le_bytes).concat());
+    }
     out.resize(out.len().next_multiple_of(4), 0);
     let new_table = out.len() as u32;
     out.extend_from_slice(headers);
-    for v in [1, at, STUB, STUB, len, len, 5, 4] {
-        out.extend_from_slice(&u32::to_le_bytes(v));
-    }
+    out.extend_from_slice(&added);
     out[24..28].copy_from_slice(&STUB.to_le_bytes());
     out[28..32].copy_from_slice(&new_table.to_le_bytes());
-    out[44..46].copy_from_slice(&(count as u16 + 1).to_le_bytes());
+    out[44..46].copy_from_slice(&(count as u16 + 2).to_le_bytes());
     Ok(out)
 }
 
@@ -69,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernel_keeps_its_segments_and_gets_one_more() {
+    fn kernel_keeps_its_segments_and_gets_two_more() {
         let mut kernel = b"\x7FELF\x01\x01\x01".to_vec();
         kernel.resize(52, 0);
         for (at, v) in [(24, 0x10_0000u32), (28, 52), (42, 1 << 16 | 32)] {
@@ -77,11 +96,12 @@ mod tests {
         }
         kernel.extend_from_slice(&[7; 33]);
         let out = with_setup(&kernel).unwrap();
-        assert_eq!((out[44], &out[24..28]), (2, &STUB.to_le_bytes()[..]));
+        assert_eq!((out[44], &out[24..28]), (3, &STUB.to_le_bytes()[..]));
         let table = u32::from_le_bytes(out[28..32].try_into().unwrap()) as usize;
         assert_eq!(out[table..table + 32], [7; 32]);
         let word = |at: usize| u32::from_le_bytes(out[at..at + 4].try_into().unwrap());
-        let (offset, address, len) = (word(table + 36) as usize, word(table + 44), word(table + 48));
+        let last = table + 64;
+        let (offset, address, len) = (word(last + 4) as usize, word(last + 12), word(last + 16));
         // The jump at the end leads to the old entry point.
         let end = address + len;
         assert_eq!(end.wrapping_add(word(offset + len as usize - 4)), 0x10_0000);

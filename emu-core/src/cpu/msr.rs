@@ -18,11 +18,12 @@ const MISC_ENABLE: u32 = 0x1A0;
 /// IA32_EFER. Reads as zero: no feature it controls is there.
 const EFER: u32 = 0xC000_0080;
 
-/// Registers that raise #GP: machine-check banks, x2APIC, and what came with 64-bit processors.
+/// Registers that raise #GP: speculation control, machine-check banks, x2APIC, and what came with 64-bit
+/// processors.
 fn absent(index: u32) -> bool {
     match index {
         EFER => false,
-        0x400..=0x47F | 0x800..=0xBFF | 0xC000_0000..=0xC000_01FF => true,
+        0x48 | 0x49 | 0x10B | 0x400..=0x47F | 0x800..=0xBFF | 0xC000_0000..=0xC000_01FF => true,
         _ => false,
     }
 }
