@@ -26,7 +26,7 @@ pub struct Options {
     /// Directory with checkouts, or one of them
     #[arg(long, value_name = "PATH")]
     dir: PathBuf,
-    /// Only those suites whose name contains NAME
+    /// Only the suite of that name
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// Only this engine
@@ -122,7 +122,7 @@ fn candidates(dir: &Path) -> Result<Vec<PathBuf>> {
 pub fn run(options: &Options) -> Result<()> {
     let dir = options.dir.canonicalize().with_context(|| format!("{}", options.dir.display()))?;
     let dirs = candidates(&dir)?;
-    let wanted = |suite: &&Suite| options.only.as_ref().is_none_or(|text| suite.name.contains(text.as_str()));
+    let wanted = |suite: &&Suite| options.only.as_ref().is_none_or(|name| suite.name == name.as_str());
     let mut found: Vec<(&Suite, &PathBuf)> = Vec::new();
     for suite in SUITES.iter().filter(wanted) {
         found.extend(dirs.iter().find(|dir| dir.join(suite.sign).exists()).map(|dir| (suite, dir)));
