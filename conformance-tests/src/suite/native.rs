@@ -105,3 +105,68 @@ pub fn run(image: &Path) -> io::Result<Outcome> {
         end,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::corpus::{Rig, differences};
+    use emu_core::interp::Interpreter;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// An ELF program at 80000h with 8 KiB of zeros at 1 MiB.
+    fn program(code: &[u8]) -> Vec<u8> {
+        let mut image = b"\x7FELF\x01\x01\x01".to_vec();
+        image.resize(52, 0);
+        for (at, v) in [(16, 0x0003_0002u32), (20, 1), (24, 0x8_0074), (28, 52), (40, 0x20_0034), (44, 2)] {
+            image[at..at + 4].copy_from_slice(&v.to_le_bytes());
+        }
+        let len = 116 + code.len() as u32;
+        for v in [1, 0, 0x8_0000, 0x8_0000, len, len, 5, 4096, 1, 0, MEMORY, MEMORY, 0, 0x2000, 6, 4096] {
+            image.extend_from_slice(&u32::to_le_bytes(v));
+        }
+        image.extend_from_slice(code);
+        image
+    }
+
+    fn both(name: &str, code: &[u8]) -> Option<(Outcome, Outcome)> {
+        let image = program(code);
+        let ours = Rig::new(Interpreter::new()).unwrap().run(&image).unwrap();
+        let file = std::env::temp_dir().join(format!("env86-native-{}-{name}", std::process::id()));
+        std::fs::write(&file, image).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let silicon = run(&file);
+        std::fs::remove_file(&file).unwrap();
+        match silicon {
+            Ok(silicon) => Some((ours, silicon)),
+            // Some containers forbid ptrace.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn host_ends_with_the_state_of_ours() {
+        // mov esp, 102000h; xor eax, eax and the other registers; mov al, 7; fld1; push eax; hlt
+        let code = [
+            0xBC, 0x00, 0x20, 0x10, 0x00, 0x31, 0xC0, 0x31, 0xC9, 0x31, 0xD2, 0x31, 0xDB, 0x31, 0xED, 0x31,
+            0xF6, 0x31, 0xFF, 0xB0, 0x07, 0xD9, 0xE8, 0x50, 0xF4,
+        ];
+        let Some((ours, silicon)) = both("halt", &code) else { return };
+        assert_eq!(differences(&ours, &silicon), "");
+        assert_eq!((silicon.end, silicon.gpr[0], silicon.memory[0x1FFC]), (End::Halt, 7, 7));
+    }
+
+    #[test]
+    fn host_tells_faults_apart() {
+        let undefined = [0xBC, 0x00, 0x20, 0x10, 0x00, 0x0F, 0x0B];
+        // mov esp, 102000h; xor eax, eax; div al
+        let division = [0xBC, 0x00, 0x20, 0x10, 0x00, 0x31, 0xC0, 0xF6, 0xF0];
+        for (name, code, raised) in
+            [("ud", &undefined[..], Raised::Opcode), ("de", &division[..], Raised::Arithmetic)]
+        {
+            let Some((ours, silicon)) = both(name, code) else { return };
+            assert_eq!(silicon.end, End::Fault(raised));
+            assert_eq!(differences(&ours, &silicon), "");
+        }
+    }
+}
