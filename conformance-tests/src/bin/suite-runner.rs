@@ -138,6 +138,10 @@ fn stem(file: &Path) -> String {
     file.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// Programs at a time. A larger process takes longer to fork.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+const BATCH: usize = 200;
+
 /// The programs and how they end on the host's CPU.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 struct Programs(Vec<(PathBuf, io::Result<corpus::Outcome>)>);
@@ -166,7 +170,11 @@ fn run_corpus(engines: &[String]) -> io::Result<()> {
         let silicon = conformance_tests::suite::native::run(&file);
         (file, silicon)
     };
-    on_engines(engines, true, &Programs(files.into_iter().map(run).collect()))
+    // What the host said of a batch is kept until all engines have run it.
+    for batch in files.chunks(BATCH) {
+        on_engines(engines, true, &Programs(batch.iter().cloned().map(run).collect()))?;
+    }
+    Ok(())
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

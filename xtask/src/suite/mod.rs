@@ -253,7 +253,7 @@ impl Bench {
         }
         let mut child =
             command.args(files).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("the runner")?;
-        // Read before anything is printed.
+        // The runner reads all of it before it prints anything.
         child.stdin.take().context("no standard input")?.write_all(input.as_bytes())?;
         let output = child.wait_with_output()?;
         ensure!(output.status.success(), "the runner failed: {}", output.status);
