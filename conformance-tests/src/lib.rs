@@ -8,6 +8,7 @@ pub mod gen_simd;
 pub mod oracle;
 pub mod rig;
 pub mod subject;
+pub mod suite;
 
 /// Linear address of the instruction under test. Neither it nor what the oracle has beside it starts
 /// near a multiple of 32 KiB: arithmetic on small numbers and words makes such addresses.

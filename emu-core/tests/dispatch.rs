@@ -56,7 +56,7 @@ const FAMILIES: &[(Family, &[F])] = &[
     (Family::I486, &[F::INTEL486]),
     (Family::Pentium, &[F::CPUID, F::CX8, F::MSR, F::TSC]),
     (Family::X87, &[F::FPU, F::FPU287, F::FPU387]),
-    (Family::P6, &[F::CMOV, F::MULTIBYTENOP, F::SEP]),
+    (Family::P6, &[F::RDPMC, F::CMOV, F::MULTIBYTENOP, F::SEP]),
     (Family::Mmx, &[F::MMX]),
     (Family::Fxsr, &[F::FXSR]),
     (Family::Sse, &[F::SSE]),
@@ -210,7 +210,7 @@ fn dispatch_covers_every_pentium_form() {
 
 #[test]
 fn dispatch_covers_every_p6_form() {
-    covers(Family::P6, 31);
+    covers(Family::P6, 32);
 }
 
 #[test]

@@ -229,6 +229,40 @@ fn constant_and_unknown_msrs_read_fixed_values_and_ignore_writes() {
 }
 
 #[test]
+fn msrs_of_absent_features_raise_gp_0() {
+    // IA32_SPEC_CTRL, IA32_MC0_CTL, an x2APIC register, LSTAR, FS base
+    for index in [0x48, 0x400, 0x802, 0xC000_0082, 0xC000_0100] {
+        for instruction in [0x30, 0x32] {
+            let mut m = Machine::protected();
+            m.set(gpr::ECX, index).bytes(&[0x0F, instruction]);
+            assert_eq!(m.fault_code(), (vector::GP, 0), "{index:#x}");
+        }
+    }
+}
+
+#[test]
+fn rdpmc_reads_zero_and_knows_two_counters() {
+    let mut m = Machine::protected();
+    m.set(gpr::ECX, 1).set(gpr::EAX, 5).set(gpr::EDX, 5).bytes(&[0x0F, 0x33]);
+    m.step();
+    assert_eq!((m.eax(), m.cpu.gpr[gpr::EDX]), (0, 0));
+    let mut m = Machine::protected();
+    m.set(gpr::ECX, 64).bytes(&[0x0F, 0x33]);
+    assert_eq!(m.fault_code(), (vector::GP, 0));
+}
+
+#[test]
+fn rdpmc_above_cpl_0_needs_pce() {
+    let mut m = Machine::user();
+    m.set(gpr::ECX, 0).bytes(&[0x0F, 0x33]);
+    assert_eq!(m.fault_code(), (vector::GP, 0));
+    let mut m = Machine::user();
+    m.cpu.cr4 |= cr4::PCE;
+    m.set(gpr::ECX, 0).bytes(&[0x0F, 0x33, 0xCC]);
+    assert_eq!(m.fault().vector, 3);
+}
+
+#[test]
 fn apic_base_msr_belongs_to_the_machine() {
     let mut m = Machine::protected();
     assert_eq!(rdmsr(&mut m, 0x1B), 0);
@@ -300,13 +334,12 @@ fn cache_instructions_do_nothing_at_cpl_0() {
 
 #[test]
 fn instructions_that_cpuid_does_not_offer_raise_ud() {
-    let undefined: [&[u8]; 18] = [
+    let undefined: [&[u8]; 17] = [
         &[0x0F, 0x0B],             // ud2
         &[0x0F, 0xB9, 0xC0],       // ud1
         &[0x0F, 0xFF, 0xC0],       // ud0
         &[0x0F, 0x05],             // syscall
         &[0x0F, 0x07],             // sysret
-        &[0x0F, 0x33],             // rdpmc
         &[0x0F, 0xAA],             // rsm
         &[0x0F, 0x01, 0xC8],       // monitor
         &[0x0F, 0x01, 0xC9],       // mwait

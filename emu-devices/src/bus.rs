@@ -113,6 +113,17 @@ impl MmioMap {
         true
     }
 
+    /// Adds windows. Returns false if one overlaps another (none is added then).
+    #[must_use]
+    pub fn claim_all(&mut self, ranges: &[MmioRange]) -> bool {
+        let before = self.ranges.len();
+        let added = ranges.iter().all(|range| self.claim(*range));
+        if !added {
+            self.ranges.truncate(before);
+        }
+        added
+    }
+
     /// Owner of an address. The first byte of an access decides.
     pub fn owner(&self, addr: u64) -> Option<DeviceId> {
         self.ranges.iter().find(|r| addr >= r.start && addr - r.start < r.len).map(|r| r.device)

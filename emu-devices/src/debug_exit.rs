@@ -1,5 +1,6 @@
-//! Port F4h: a byte written there ends the run with that status. Test kernels use it; it exists on
-//! machines that boot a multiboot kernel only, as on v86.
+//! Port F4h: a value written there ends the run with its low byte as status. Test kernels use it; it
+//! exists on machines that boot a multiboot kernel only, as on v86. kvm-unit-tests write a dword, as
+//! QEMU's device has it.
 
 use emu_core::bus::AccessSize;
 
@@ -19,10 +20,8 @@ impl Device for DebugExit {
         "debug-exit"
     }
 
-    fn port_write(&mut self, ctx: &mut Ctx<'_>, _: u16, size: AccessSize, value: u32) {
-        if size == AccessSize::Byte {
-            ctx.requests.exit_code = Some(value as u8);
-        }
+    fn port_write(&mut self, ctx: &mut Ctx<'_>, _: u16, _: AccessSize, value: u32) {
+        ctx.requests.exit_code = Some(value as u8);
     }
 
     fn reset(&mut self, _: &mut Ctx<'_>, _: ResetKind) {}

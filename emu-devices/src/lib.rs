@@ -20,6 +20,7 @@ pub mod pci;
 mod saved;
 pub mod serial;
 pub mod system_ports;
+pub mod testdev;
 #[doc(hidden)]
 pub mod testing;
 pub mod timer;

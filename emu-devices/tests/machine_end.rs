@@ -2,7 +2,9 @@
 
 mod machine_support;
 
+use emu_core::cpu::gpr;
 use emu_devices::machine::{Boot, StopReason};
+use emu_devices::testdev::TestDevice;
 use machine_support::{CELL, Code, HLT, cell, config, machine};
 
 /// Enough for any guest here; a run that takes longer is stuck.
@@ -95,6 +97,26 @@ fn system_control_port_a_reboots() {
 fn exit_port_ends_the_run_of_a_multiboot_guest_with_its_status() {
     let mut m = machine(config(Code::new().out8(0xF4, 42).halt().image()));
     assert_eq!(m.run_until(LONG), Some(StopReason::GuestExit(42)));
+}
+
+#[test]
+fn exit_port_takes_dwords() {
+    let mut m = machine(config(Code::new().out32(0xF4, 0x0100_0007).halt().image()));
+    assert_eq!(m.run_until(LONG), Some(StopReason::GuestExit(7)));
+}
+
+#[test]
+fn attached_device_answers_at_its_ports_and_addresses() {
+    let mut code = Code::new();
+    // out E0h, eax; mov dword [FF000000h], 12345678h
+    code.out32(0xE0, 0xABCD).bytes(&[0xC7, 0x05]).u32(0xFF00_0000).u32(0x1234_5678);
+    // in al, E1h; mov ah, [FF000002h]; cli; hlt
+    code.bytes(&[0xE4, 0xE1, 0x8A, 0x25]).u32(0xFF00_0002).halt();
+    let mut m = machine(config(code.image()));
+    assert!(m.attach(Box::new(TestDevice::new()), TestDevice::PORTS, TestDevice::MMIO));
+    assert_eq!(m.run_until(LONG), Some(StopReason::Halted));
+    assert_eq!(m.cpu().gpr[gpr::EAX] & 0xFFFF, 0x34AB);
+    assert!(!m.attach(Box::new(TestDevice::new()), &[], TestDevice::MMIO), "the window is taken");
 }
 
 #[test]

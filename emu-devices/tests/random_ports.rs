@@ -48,6 +48,7 @@ subjects! {
     pit8254 => dev::timer::pit8254::Pit8254::PORTS, &[], dev::timer::pit8254::Pit8254::new(line(0));
     sb16 => dev::audio::sb16::Sb16::PORTS, &[], sb16_with_sink();
     system_ports => dev::system_ports::SystemPorts::PORTS, &[], dev::system_ports::SystemPorts::new(sink());
+    test_device => dev::testdev::TestDevice::PORTS, dev::testdev::TestDevice::MMIO, dev::testdev::TestDevice::new();
     uart16550 => dev::serial::uart16550::Uart16550::PORTS, &[], dev::serial::uart16550::Uart16550::new(line(4), sink());
     vga => dev::vga::Vga::PORTS, &[(0xA0000, 0x20000), (0xE000_0000, 0x4_0010)], drawn_vga();
     vmware_port => dev::vmware_port::VmwarePort::PORTS, &[], dev::vmware_port::VmwarePort::new();

@@ -16,6 +16,7 @@ mod round_trip;
 mod rules;
 mod run;
 mod snapshots;
+mod suite;
 mod test;
 
 use clap::{Parser, Subcommand};
@@ -54,6 +55,8 @@ enum Task {
     Bare(bare::Options),
     /// Count what kernels cost the translator and compare with benches/budgets.toml
     BenchGuard(bench_guard::Options),
+    /// Run the test suites of others from their checkouts (docs/suites.md)
+    Suite(suite::Options),
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Task::Snapshots(options) => snapshots::run(&options),
         Task::Bare(options) => bare::run_all(&options),
         Task::BenchGuard(options) => bench_guard::guard(&options),
+        Task::Suite(options) => suite::run(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };

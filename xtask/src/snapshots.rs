@@ -169,7 +169,7 @@ fn write_cdrom(image: &Path, cdrom: &Path) -> Result<()> {
 }
 
 /// Content file of the file in the image's `/boot` whose name begins so.
-fn boot_file(image: &Path, start: &str) -> Result<PathBuf> {
+pub fn boot_file(image: &Path, start: &str) -> Result<PathBuf> {
     let index: Value = serde_json::from_slice(&fs::read(image.join("fs.json"))?)?;
     let find = |rows: &Value, matches: &dyn Fn(&str) -> bool| {
         let rows = rows.as_array().into_iter().flatten();

@@ -1,7 +1,9 @@
 //! Model-specific registers.
 //!
-//! A register that is not known reads as 0 and ignores writes, as in v86: kernels probe many.
+//! A register that is not known reads as 0 and ignores writes, as in v86: kernels probe many. Those that
+//! belong to features CPUID denies raise #GP(0) (SDM vol. 2, RDMSR and WRMSR), so that a probe finds out.
 
+use super::fault::Trap;
 use super::state::CpuState;
 use crate::interp::Env;
 
@@ -13,6 +15,19 @@ const SYSENTER_ESP: u32 = 0x175;
 const SYSENTER_EIP: u32 = 0x176;
 const MISC_ENABLE: u32 = 0x1A0;
 
+/// IA32_EFER. Reads as zero: no feature it controls is there.
+const EFER: u32 = 0xC000_0080;
+
+/// Registers that raise #GP: speculation control, machine-check banks, x2APIC, and what came with 64-bit
+/// processors.
+fn absent(index: u32) -> bool {
+    match index {
+        EFER => false,
+        0x48 | 0x49 | 0x10B | 0x400..=0x47F | 0x800..=0xBFF | 0xC000_0000..=0xC000_01FF => true,
+        _ => false,
+    }
+}
+
 /// Time stamp counter.
 pub fn tsc(cpu: &CpuState, env: &mut Env<'_>) -> u64 {
     let cx = env.context(cpu);
@@ -20,8 +35,14 @@ pub fn tsc(cpu: &CpuState, env: &mut Env<'_>) -> u64 {
 }
 
 /// RDMSR.
-pub fn read(cpu: &CpuState, env: &mut Env<'_>, index: u32) -> u64 {
-    match index {
+///
+/// # Errors
+/// #GP(0) for a register that does not exist.
+pub fn read(cpu: &CpuState, env: &mut Env<'_>, index: u32) -> Result<u64, Trap> {
+    if absent(index) {
+        return Err(Trap::GP0);
+    }
+    Ok(match index {
         TSC => tsc(cpu, env),
         APIC_BASE => env.sys.apic_base().unwrap_or(0),
         // Maximum non-turbo ratio: 1.
@@ -32,11 +53,17 @@ pub fn read(cpu: &CpuState, env: &mut Env<'_>, index: u32) -> u64 {
         // Fast strings enabled.
         MISC_ENABLE => 1,
         _ => 0,
-    }
+    })
 }
 
 /// WRMSR.
-pub fn write(cpu: &mut CpuState, env: &mut Env<'_>, index: u32, value: u64) {
+///
+/// # Errors
+/// #GP(0) for a register that does not exist.
+pub fn write(cpu: &mut CpuState, env: &mut Env<'_>, index: u32, value: u64) -> Result<(), Trap> {
+    if absent(index) {
+        return Err(Trap::GP0);
+    }
     match index {
         TSC => {
             let cx = env.context(cpu);
@@ -48,4 +75,5 @@ pub fn write(cpu: &mut CpuState, env: &mut Env<'_>, index: u32, value: u64) {
         SYSENTER_EIP => cpu.sysenter_eip = value as u32,
         _ => {}
     }
+    Ok(())
 }

@@ -224,9 +224,23 @@ fn rdtsc(cpu: &mut CpuState, env: &mut Env<'_>, _: &Insn) -> Exec {
     Ok(())
 }
 
+/// Counters of the P6 family; none of them ever counts anything.
+const PERFORMANCE_COUNTERS: u32 = 2;
+
+fn rdpmc(cpu: &mut CpuState, _: &mut Env<'_>, _: &Insn) -> Exec {
+    if cpu.protected() && cpu.cr4 & cr4::PCE == 0 {
+        privileged(cpu)?;
+    }
+    if cpu.gpr[gpr::ECX] >= PERFORMANCE_COUNTERS {
+        return Err(Trap::GP0);
+    }
+    set_edx_eax(cpu, 0);
+    Ok(())
+}
+
 fn rdmsr(cpu: &mut CpuState, env: &mut Env<'_>, _: &Insn) -> Exec {
     privileged(cpu)?;
-    let value = msr::read(cpu, env, cpu.gpr[gpr::ECX]);
+    let value = msr::read(cpu, env, cpu.gpr[gpr::ECX])?;
     set_edx_eax(cpu, value);
     Ok(())
 }
@@ -234,7 +248,7 @@ fn rdmsr(cpu: &mut CpuState, env: &mut Env<'_>, _: &Insn) -> Exec {
 fn wrmsr(cpu: &mut CpuState, env: &mut Env<'_>, _: &Insn) -> Exec {
     privileged(cpu)?;
     let value = u64::from(cpu.gpr[gpr::EDX]) << 32 | u64::from(cpu.gpr[gpr::EAX]);
-    msr::write(cpu, env, cpu.gpr[gpr::ECX], value);
+    msr::write(cpu, env, cpu.gpr[gpr::ECX], value)?;
     env.end_block();
     Ok(())
 }
@@ -274,6 +288,7 @@ pub(super) fn select(d: &Decoded<'_>) -> Option<ExecFn> {
         Mnemonic::Mov if d.code == Code::Mov_r32_cr => Some(mov_from_cr),
         Mnemonic::Cpuid => Some(identify),
         Mnemonic::Rdtsc => Some(rdtsc),
+        Mnemonic::Rdpmc => Some(rdpmc),
         Mnemonic::Rdmsr => Some(rdmsr),
         Mnemonic::Rdrand if d.op16 => Some(rdrand::<u16>),
         Mnemonic::Rdrand => Some(rdrand::<u32>),

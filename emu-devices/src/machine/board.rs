@@ -5,7 +5,7 @@ use emu_core::irq::{IrqLine, IrqLines, PIRQ_A};
 use emu_core::mem::Memory;
 use emu_core::time::{EventQueue, VmClock, VmTime};
 
-use crate::bus::{MmioMap, PortMap};
+use crate::bus::{MmioMap, MmioRange, PortMap};
 use crate::coprocessor::CoprocessorError;
 use crate::device::{Ctx, Device, DeviceId, IsaDma, Requests, ResetKind};
 use crate::dma8237::Dma8237;
@@ -122,6 +122,30 @@ impl Board {
         };
         board.refresh_wall(0);
         board
+    }
+
+    /// See [`super::Machine::attach`].
+    pub(super) fn attach(
+        &mut self,
+        mut device: Box<dyn Device>,
+        ports: &[(u16, u16)],
+        windows: &[(u64, u64)],
+    ) -> bool {
+        let id = match DeviceId::try_from(self.devices.len()) {
+            Ok(id) if id < id::PIC => id,
+            _ => return false,
+        };
+        let ranges: Vec<_> =
+            windows.iter().map(|&(start, len)| MmioRange { start, len, device: id }).collect();
+        if !self.mmio.claim_all(&ranges) {
+            return false;
+        }
+        device.attach(id);
+        self.devices.push(device);
+        for &(first, len) in ports {
+            self.ports.claim(first, len, id);
+        }
+        true
     }
 
     /// Guest time after `retired` instructions.

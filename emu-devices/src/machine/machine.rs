@@ -17,7 +17,7 @@ use super::builder::{self, VirtioParts, Wiring};
 use super::config::{Boot, MachineConfig, SERIAL_PORTS, ram_size};
 use super::loader::{self, LoadError};
 use super::mailbox::{HostMessage, MAX_QUEUED_BYTES, MachineStatus, Mailbox};
-use crate::device::ResetKind;
+use crate::device::{Device, ResetKind};
 use crate::input::i8042::I8042;
 use crate::serial::uart16550::Uart16550;
 use crate::vga::Vga;
@@ -188,6 +188,13 @@ impl<E: CpuEngine> Machine<E> {
             quiet_waits: 0,
             reboot_error: None,
         })
+    }
+
+    /// Puts a device on the board that no PC has, at `ports` as `(first, count)` and `windows` of physical
+    /// memory as `(first, length)`. It is no part of snapshots. False, and nothing is attached, if there is
+    /// no room: a window overlaps another one, or the board is full.
+    pub fn attach(&mut self, device: Box<dyn Device>, ports: &[(u16, u16)], windows: &[(u64, u64)]) -> bool {
+        self.board.attach(device, ports, windows)
     }
 
     /// Brings CPU and chips to their power-up state; nothing is loaded.
