@@ -17,6 +17,7 @@ use emu_core::decode::{BlockId, Insn};
 use emu_core::interp::Env;
 
 use crate::code::CodeCache;
+use crate::fpu;
 use crate::layout::{BIAS, CONTEXT, EIP, PAGE_BASE, SLOT, TARGETS, gpr};
 
 /// What translated code knows of one of its instructions when it calls the interpreter's function.
@@ -36,6 +37,8 @@ pub(crate) struct Site {
     pub(crate) uses_flags: bool,
     /// It may load a segment register or change the mode.
     pub(crate) loads_segment: bool,
+    /// Its function needs the x87 unit in the state.
+    pub(crate) uses_fpu: bool,
 }
 
 /// Why translated code was left.
@@ -76,6 +79,7 @@ pub(crate) const NO_TARGET: Target = Target { eip: 0, code_entry: u32::MAX, addr
 #[repr(C)]
 pub(crate) struct Context {
     exec: unsafe extern "sysv64" fn(*mut Context, u32) -> u32,
+    load_fpu: unsafe extern "sysv64" fn(*mut Context, u32) -> u32,
     /// Instructions left; negative if the block that was entered is not covered.
     pub(crate) budget: i64,
     tables: u64,
@@ -93,9 +97,12 @@ pub(crate) struct Context {
     pub(crate) trap: Option<Trap>,
     /// Calls of interpreter functions.
     pub(crate) calls: u64,
+    /// The host's x87 unit was used.
+    fpu_used: bool,
 }
 
 const C_EXEC: i32 = offset_of!(Context, exec) as i32;
+const C_LOAD_FPU: i32 = offset_of!(Context, load_fpu) as i32;
 const C_BUDGET: i32 = offset_of!(Context, budget) as i32;
 const C_TABLES: i32 = offset_of!(Context, tables) as i32;
 const C_KIND: i32 = offset_of!(Context, kind) as i32;
@@ -178,7 +185,15 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
     if site.uses_flags {
         cpu.flags = unpack(slot(cpu));
     }
+    if site.uses_fpu {
+        fpu::store(cpu);
+    } else if site.loads_segment {
+        fpu::settle(cpu);
+    }
     let result = (site.insn.exec)(cpu, env, &site.insn);
+    if cpu.cr0 & (cr0::EM | cr0::TS) != 0 {
+        fpu::store(cpu);
+    }
     if site.uses_flags {
         let packed = pack(cpu.flags);
         set_slot(cpu, packed);
@@ -202,9 +217,37 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
             cx.argument = u32::from(site.index) + 1;
             return 1;
         }
-        cpu.bindings[3] = assumptions(cpu);
+        cpu.bindings[3] = cpu.bindings[3] & fpu::BINDING_MASK | assumptions(cpu);
     }
     0
+}
+
+/// Loads the guest's x87 unit into the host's, for instruction `number / 2`, or, if `number` is odd, for
+/// what follows it. Returns 0, or 1 if the interpreter has to go on instead.
+///
+/// # Safety
+/// As for [`exec`].
+unsafe extern "sysv64" fn load_fpu(context: *mut Context, number: u32) -> u32 {
+    // SAFETY: by contract; the caller is emitted code, which holds no references.
+    let cx = unsafe { &mut *context };
+    // SAFETY: by contract.
+    let cpu = unsafe { &mut *cx.cpu };
+    if fpu::is_usable(cpu) {
+        fpu::load(cpu);
+        cx.fpu_used = true;
+        return 0;
+    }
+    // SAFETY: as in `exec`.
+    let site = unsafe { &*cx.sites.add((number as usize >> 1).min(cx.site_count - 1)) };
+    let done = number & 1;
+    let next = page_base(cpu).wrapping_add(u32::from(site.end_in_page));
+    cpu.eip = if done != 0 { next } else { next.wrapping_sub(u32::from(site.insn.len)) };
+    cpu.retired =
+        cx.end.wrapping_sub((cx.budget + i64::from(site.left)) as u64).wrapping_add(u64::from(done));
+    cx.kind = Left::Rest as u32;
+    cx.block = site.block;
+    cx.argument = u32::from(site.index) + done;
+    1
 }
 
 /// Addresses of the shared routines.
@@ -213,6 +256,9 @@ pub(crate) struct Routines {
     enter: usize,
     /// Call: executes site r8d; does not return if the code has to be left.
     pub(crate) exec: usize,
+    /// Call: loads the x87 unit for `r8d` (see [`load_fpu`]); does not return if it cannot be used.
+    /// Changes no guest register, and of the others not r11.
+    pub(crate) load_fpu: usize,
     /// Jump: unlinked edge r9d to EIP r8d.
     pub(crate) edge: usize,
     /// Jump: unlinked edge r9d to offset r8d of the current page.
@@ -342,6 +388,35 @@ impl Routines {
             ; add rsp, 8
             ; jmp =>leave_stored
         );
+        let load = ops.offset().0;
+        dynasm!(ops
+            ; .arch x64
+            ; push rax
+            ; push rcx
+            ; push rdx
+            ; push rsi
+            ; push rdi
+            ; push r11
+            ; mov rdi, [r13 + CONTEXT]
+            ; mov [rdi + C_BUDGET], r12
+            ; mov esi, r8d
+            ; sub rsp, 8
+            ; call QWORD [rdi + C_LOAD_FPU]
+            ; add rsp, 8
+            ; mov r8d, eax
+            ; pop r11
+            ; pop rdi
+            ; pop rsi
+            ; pop rdx
+            ; pop rcx
+            ; pop rax
+            ; test r8d, r8d
+            ; jnz >refused
+            ; ret
+            ; refused:
+            ; add rsp, 8
+            ; jmp =>leave
+        );
         let edge_in_page = ops.offset().0;
         dynasm!(ops ; .arch x64 ; add r8d, [r13 + PAGE_BASE]);
         let edge = ops.offset().0;
@@ -380,6 +455,7 @@ impl Routines {
         Some(Self {
             enter: at(enter),
             exec: at(exec),
+            load_fpu: at(load),
             edge: at(edge),
             edge_in_page: at(edge_in_page),
             entry: at(entry),
@@ -408,6 +484,7 @@ impl Routines {
         let end = cpu.retired.wrapping_add(budget as u64);
         let mut context = Context {
             exec,
+            load_fpu,
             budget,
             tables: 0,
             kind: Left::Attention as u32,
@@ -420,6 +497,7 @@ impl Routines {
             end,
             trap: None,
             calls: 0,
+            fpu_used: false,
         };
         let tables = env.mem.view_address();
         let base = cpu.eip.wrapping_sub(in_page);
@@ -427,7 +505,7 @@ impl Routines {
             u64::from(base) << 32 | u64::from(pack(cpu.flags)),
             0,
             targets.as_ptr() as u64,
-            assumptions(cpu),
+            assumptions(cpu) | fpu::BINDING,
         ];
         let state = std::ptr::from_mut(cpu);
         context.cpu = state;
@@ -442,6 +520,10 @@ impl Routines {
         // and context, through the pointers handed over; guest RAM is reached through the view tables,
         // whose fast entries are addresses of RAM pages.
         enter(state, address, budget, tables);
+        if context.fpu_used {
+            fpu::store(cpu);
+            fpu::reset();
+        }
         // The pointers must not outlive this call.
         cpu.bindings[1] = 0;
         cpu.bindings[2] = 0;

@@ -80,6 +80,10 @@ pub(crate) const WIDE_SEGMENTS: i32 = BINDINGS + 24;
 
 /// SSE instructions neither are undefined nor trap (a byte, 0 or 1).
 pub(crate) const SSE_USABLE: i32 = BINDINGS + 25;
+/// Where the guest's x87 unit is (a byte, see [`crate::fpu`]).
+pub(crate) const FPU: i32 = BINDINGS + 26;
+/// Segment of the last x87 operand whose selector has not been recorded (a byte, see [`crate::fpu`]).
+pub(crate) const DATA_SEGMENT: i32 = BINDINGS + 27;
 /// MXCSR.
 pub(crate) const MXCSR: i32 = at(offset_of!(CpuState, mxcsr));
 /// The value of MXCSR that Rust code runs with.
@@ -89,6 +93,14 @@ pub(crate) const HOST_MXCSR: i32 = BINDINGS + 28;
 pub(crate) const fn xmm(n: u8) -> i32 {
     at(offset_of!(CpuState, xmm)) + 16 * n as i32
 }
+
+const X87: i32 = at(offset_of!(CpuState, x87));
+/// Opcode of the last x87 instruction (a word).
+pub(crate) const X87_OPCODE: i32 = X87 + offset_of!(emu_core::cpu::state::X87, opcode) as i32;
+/// Its EIP.
+pub(crate) const X87_IP: i32 = X87 + offset_of!(emu_core::cpu::state::X87, ip) as i32;
+/// Offset of the last x87 operand.
+pub(crate) const X87_DP: i32 = X87 + offset_of!(emu_core::cpu::state::X87, dp) as i32;
 
 const _: () = {
     assert!(offset_of!(emu_core::cpu::Segment, base) == 0);

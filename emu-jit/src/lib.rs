@@ -10,6 +10,7 @@
 //! | `engine.rs` | the run loop, translations, links |
 //! | `code.rs` | the code cache: one memory object mapped twice, writable and executable |
 //! | `entry.rs` | the way into host code and back, what host code calls |
+//! | `fpu.rs` | the guest's x87 unit in the host's |
 //! | `layout.rs` | which guest register lives where; offsets from the state pointer |
 //! | `encode.rs` | host instructions whose opcode is chosen at run time |
 //! | `lower/` | one block: guest instructions to host instructions |
@@ -27,6 +28,8 @@ mod encode;
 mod engine;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod entry;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod fpu;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod layout;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

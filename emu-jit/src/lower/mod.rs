@@ -18,6 +18,7 @@ mod integer;
 mod memory;
 mod plan;
 mod simd;
+mod x87;
 
 use dynasm::dynasm;
 use dynasmrt::x64::X64Relocation;
@@ -69,7 +70,17 @@ pub(crate) struct Lowered {
 enum Stub {
     /// The instruction is left to the interpreter's function.
     /// The flags before it may have to be computed first.
-    Slow { at: DynamicLabel, back: DynamicLabel, number: usize, flags: bool, recipe: Option<Recipe> },
+    /// So may the last x87 instruction have to be recorded.
+    Slow {
+        at: DynamicLabel,
+        back: DynamicLabel,
+        number: usize,
+        flags: bool,
+        recipe: Option<Recipe>,
+        noted: Option<usize>,
+    },
+    /// The x87 unit is needed and not there.
+    LoadFpu { at: DynamicLabel, back: DynamicLabel, number: usize, recipe: Option<Recipe> },
     /// An access that is not aligned: does it cross a page?
     Unaligned { at: DynamicLabel, address: u8, size: u32, back: DynamicLabel, slow: DynamicLabel },
     /// A followed register's accesses do not lie in one fast page.
@@ -125,6 +136,12 @@ struct Translator<'a> {
     host: bool,
     /// The slot holds the guest's flags.
     slot: bool,
+    /// The host's x87 unit is the guest's.
+    fpu_ready: bool,
+    /// The last x87 instruction, if it has not been recorded.
+    noted: Option<usize>,
+    /// The segment of the last x87 operand, if known to be recorded.
+    data_segment: Option<u8>,
     stubs: Vec<Stub>,
     sites: Vec<Site>,
     /// Branch displacement label, stub label, immediate offset of each edge.
@@ -164,6 +181,9 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
         n: 0,
         host: false,
         slot: true,
+        fpu_ready: false,
+        noted: None,
+        data_segment: None,
         stubs: Vec::new(),
         sites: Vec::new(),
         edges: Vec::new(),
@@ -270,17 +290,20 @@ impl Translator<'_> {
             block: self.place.block,
             uses_flags: facts.uses_flags,
             loads_segment: facts.loads_segment,
+            uses_fpu: facts.uses_fpu,
         });
         number as i32
     }
 
     /// Calls the interpreter's function. True if the block ends here.
     fn call(&mut self) -> bool {
-        debug_assert!(self.slot);
+        debug_assert!(self.slot && self.noted.is_none());
         let site = self.site(self.n);
         dynasm!(self.ops ; .arch x64 ; mov r8d, site);
         let exec = self.place.routines.exec;
         self.call_routine(exec);
+        self.fpu_ready = false;
+        self.data_segment = None;
         self.host = false;
         self.slot = true;
         if self.insns[self.n].flags & Insn::ENDS_BLOCK == 0 {
@@ -297,7 +320,8 @@ impl Translator<'_> {
         let at = self.ops.new_dynamic_label();
         let back = self.ops.new_dynamic_label();
         let flags = plan::facts(&self.ins[self.n], &self.insns[self.n]).sets_flags;
-        self.stubs.push(Stub::Slow { at, back, number: self.n, flags, recipe: self.recipe });
+        let (number, recipe, noted) = (self.n, self.recipe, self.noted);
+        self.stubs.push(Stub::Slow { at, back, number, flags, recipe, noted });
         (at, back)
     }
 
@@ -305,11 +329,25 @@ impl Translator<'_> {
         // Stubs are only added by instructions, which are all lowered.
         for stub in std::mem::take(&mut self.stubs) {
             match stub {
-                Stub::Slow { at, back, number, flags, recipe } => {
+                Stub::LoadFpu { at, back, number, recipe } => {
                     let site = self.site(number);
                     dynasm!(self.ops ; .arch x64 ; =>at);
                     if let Some(recipe) = recipe {
                         self.store_recipe(recipe);
+                    }
+                    dynasm!(self.ops ; .arch x64 ; mov r8d, site * 2);
+                    let load = self.place.routines.load_fpu;
+                    self.call_routine(load);
+                    dynasm!(self.ops ; .arch x64 ; jmp =>back);
+                }
+                Stub::Slow { at, back, number, flags, recipe, noted } => {
+                    let site = self.site(number);
+                    dynasm!(self.ops ; .arch x64 ; =>at);
+                    if let Some(recipe) = recipe {
+                        self.store_recipe(recipe);
+                    }
+                    if let Some(n) = noted {
+                        self.store_note(n);
                     }
                     // What r11 holds behind the instruction: what it held before it, or what the
                     // instruction would have put there.
@@ -329,6 +367,12 @@ impl Translator<'_> {
                     self.call_routine(exec);
                     if kept.is_some() {
                         dynasm!(self.ops ; .arch x64 ; mov r11d, [BYTE r13 + KEPT as i8]);
+                    }
+                    if x87::is_x87(&self.ins[number]) {
+                        // What follows relies on the unit.
+                        dynasm!(self.ops ; .arch x64 ; mov r8d, site * 2 + 1);
+                        let load = self.place.routines.load_fpu;
+                        self.call_routine(load);
                     }
                     if self.insns[number].flags & Insn::ENDS_BLOCK != 0 {
                         let target = self.place.routines.target_eip;

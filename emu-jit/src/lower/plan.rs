@@ -4,7 +4,7 @@ use emu_core::decode::Insn;
 use emu_core::decode::iced::register_number;
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
-use super::{Features, simd};
+use super::{Features, simd, x87};
 use crate::layout::pinned;
 
 /// How an instruction is lowered.
@@ -29,6 +29,7 @@ pub(super) struct Facts {
     pub(super) uses_flags: bool,
     pub(super) sets_flags: bool,
     pub(super) loads_segment: bool,
+    pub(super) uses_fpu: bool,
 }
 
 pub(super) fn facts(ins: &Instruction, insn: &Insn) -> Facts {
@@ -43,6 +44,7 @@ pub(super) fn facts(ins: &Instruction, insn: &Insn) -> Facts {
         uses_flags: ends || ins.is_invalid() || sets_flags || ins.rflags_read() & ARITH != 0,
         sets_flags,
         loads_segment: ends || far || segment(0),
+        uses_fpu: x87::uses_unit(ins),
     }
 }
 
@@ -144,7 +146,12 @@ fn leaves_always(ins: &Instruction, insn: &Insn, plan: Plan) -> bool {
 /// A native instruction that is left to the interpreter when an access is slow.
 fn may_be_slow(ins: &Instruction) -> bool {
     let m = ins.mnemonic();
-    (has_memory(ins) && m != Mnemonic::Lea && !is_nop(m)) || uses_stack(m) || simd::is_simd(ins)
+    (has_memory(ins) && m != Mnemonic::Lea && !is_nop(m)) || uses_stack(m) || is_vector_or_float(ins)
+}
+
+/// Instructions that need more than the general registers.
+fn is_vector_or_float(ins: &Instruction) -> bool {
+    simd::is_simd(ins) || x87::is_x87(ins)
 }
 
 /// The recipe for an instruction's flags, and a mask of the guest registers it needs.
@@ -275,7 +282,11 @@ fn sets_all(ins: &Instruction) -> bool {
         | Mnemonic::Ucomisd
         | Mnemonic::Ucomiss
         | Mnemonic::Comisd
-        | Mnemonic::Comiss => true,
+        | Mnemonic::Comiss
+        | Mnemonic::Fcomi
+        | Mnemonic::Fcomip
+        | Mnemonic::Fucomi
+        | Mnemonic::Fucomip => true,
         // Native with a count of at least 1 only.
         Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Shld | Mnemonic::Shrd => {
             shift_count(ins).is_some_and(|n| n != 0)
@@ -333,7 +344,7 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         return true;
     }
     let memory = has_memory(ins);
-    if simd::is_simd(ins) {
+    if is_vector_or_float(ins) {
         return !memory || is_addressable(ins, insn);
     }
     if memory && !is_addressable(ins, insn) && m != Mnemonic::Lea {
