@@ -121,7 +121,7 @@ fn integer(rng: &mut Rng, code: &mut Vec<u8>) {
     match rng.below(9) {
         0 => code.extend_from_slice(&[0x83, 0xC0 | rng.below(2) as u8, rng.next_u64() as u8]),
         1 => code.extend_from_slice(&[0x31, 0xC0 | rng.below(2) as u8 | 0x10]),
-        2 => code.extend_from_slice(&[0xC1, 0xE0 | rng.below(2) as u8 * 2, 3]),
+        2 => code.extend_from_slice(&[0xC1, pick(rng, &[0xE0, 0xE2]), 3]),
         3 => code.extend_from_slice(&[0x83, 0xE1, 0x3F]),
         4 => code.extend_from_slice(&[0x8B, 0x44, 0x24, rng.below(16) as u8 * 4]),
         5 => code.extend_from_slice(&[0x0F, 0x90 | rng.below(16) as u8, 0xC0]),
@@ -192,8 +192,8 @@ fn state(rng: &mut Rng) -> State {
     if usual {
         fp.valid = 0xFFu8.checked_shl(u32::from(top)).unwrap_or(0);
         for n in 0..8 {
-            let exponent = 0x3FFF - 8 + u128::from(rng.below(16)) | u128::from(rng.below(2)) << 15;
-            let fraction = u128::from(rng.next_u64() | 1 << 63) & !(u128::from(u64::MAX) >> rng.below(64));
+            let exponent = (0x3FF7 + u128::from(rng.below(16))) | u128::from(rng.below(2)) << 15;
+            let fraction = u128::from(rng.next_u64()) & !(u128::from(u64::MAX) >> rng.below(64));
             fp.st[n] = exponent << 64 | fraction | 1 << 63;
         }
     }
