@@ -18,7 +18,9 @@ use emu_core::interp::Env;
 
 use crate::code::CodeCache;
 use crate::fpu;
-use crate::layout::{BIAS, CONTEXT, EIP, PAGE_BASE, SLOT, TARGETS, gpr};
+use crate::layout::{
+    BIAS, CONTEXT, EIP, HOST_MXCSR, MXCSR, PAGE_BASE, SLOT, SSE_USABLE, TARGETS, XMM_RESIDENT, gpr, xmm,
+};
 
 /// What translated code knows of one of its instructions when it calls the interpreter's function.
 #[derive(Clone, Copy)]
@@ -80,6 +82,7 @@ pub(crate) const NO_TARGET: Target = Target { eip: 0, code_entry: u32::MAX, addr
 pub(crate) struct Context {
     exec: unsafe extern "sysv64" fn(*mut Context, u32) -> u32,
     load_fpu: unsafe extern "sysv64" fn(*mut Context, u32) -> u32,
+    refuse: unsafe extern "sysv64" fn(*mut Context, u32) -> u32,
     /// Instructions left; negative if the block that was entered is not covered.
     pub(crate) budget: i64,
     tables: u64,
@@ -102,6 +105,7 @@ pub(crate) struct Context {
 }
 
 const C_EXEC: i32 = offset_of!(Context, exec) as i32;
+const C_REFUSE: i32 = offset_of!(Context, refuse) as i32;
 const C_LOAD_FPU: i32 = offset_of!(Context, load_fpu) as i32;
 const C_BUDGET: i32 = offset_of!(Context, budget) as i32;
 const C_TABLES: i32 = offset_of!(Context, tables) as i32;
@@ -237,6 +241,20 @@ unsafe extern "sysv64" fn load_fpu(context: *mut Context, number: u32) -> u32 {
         cx.fpu_used = true;
         return 0;
     }
+    // SAFETY: the same contract.
+    unsafe { refuse(context, number) }
+}
+
+/// Instruction `number / 2`, or, if `number` is odd, what follows it, needs registers that it may not use:
+/// the interpreter has to go on.
+///
+/// # Safety
+/// As for [`exec`].
+unsafe extern "sysv64" fn refuse(context: *mut Context, number: u32) -> u32 {
+    // SAFETY: by contract; the caller is emitted code, which holds no references.
+    let cx = unsafe { &mut *context };
+    // SAFETY: by contract.
+    let cpu = unsafe { &mut *cx.cpu };
     // SAFETY: as in `exec`.
     let site = unsafe { &*cx.sites.add((number as usize >> 1).min(cx.site_count - 1)) };
     let done = number & 1;
@@ -256,6 +274,11 @@ pub(crate) struct Routines {
     enter: usize,
     /// Call: executes site r8d; does not return if the code has to be left.
     pub(crate) exec: usize,
+    /// The same, and the XMM registers stay resident if they were.
+    pub(crate) exec_keep: usize,
+    /// Call: loads the XMM registers and MXCSR for `r8d` (see [`refuse`]); does not return if they cannot
+    /// be used. Changes r10.
+    pub(crate) load_xmm: usize,
     /// Call: loads the x87 unit for `r8d` (see [`load_fpu`]); does not return if it cannot be used.
     /// Changes no guest register, and of the others not r11.
     pub(crate) load_fpu: usize,
@@ -308,6 +331,8 @@ impl Routines {
         let leave = ops.new_dynamic_label();
         let leave_stored = ops.new_dynamic_label();
         let missed = ops.new_dynamic_label();
+        let spill = ops.new_dynamic_label();
+        let fill = ops.new_dynamic_label();
 
         let enter = ops.offset().0;
         // enter(state: rdi, code: rsi, budget: rdx, tables: rcx)
@@ -344,6 +369,9 @@ impl Routines {
             ; mov [r13 + gpr(7)], edi
             ; mov r8, [r13 + CONTEXT]
             ; mov [r8 + C_BUDGET], r12
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; je =>leave_stored
+            ; call =>spill
             ; =>leave_stored
             ; add rsp, 8
             ; pop r15
@@ -353,10 +381,49 @@ impl Routines {
             ; pop rbp
             ; pop rbx
             ; ret
+            // Stores the XMM registers and MXCSR in the state.
+            ; =>spill
+            ; movaps [r13 + xmm(0)], xmm0
+            ; movaps [r13 + xmm(1)], xmm1
+            ; movaps [r13 + xmm(2)], xmm2
+            ; movaps [r13 + xmm(3)], xmm3
+            ; movaps [r13 + xmm(4)], xmm4
+            ; movaps [r13 + xmm(5)], xmm5
+            ; movaps [r13 + xmm(6)], xmm6
+            ; movaps [r13 + xmm(7)], xmm7
+            ; stmxcsr [r13 + MXCSR]
+            ; ldmxcsr [r13 + HOST_MXCSR]
+            ; ret
+            // Loads them.
+            ; =>fill
+            ; movaps xmm0, [r13 + xmm(0)]
+            ; movaps xmm1, [r13 + xmm(1)]
+            ; movaps xmm2, [r13 + xmm(2)]
+            ; movaps xmm3, [r13 + xmm(3)]
+            ; movaps xmm4, [r13 + xmm(4)]
+            ; movaps xmm5, [r13 + xmm(5)]
+            ; movaps xmm6, [r13 + xmm(6)]
+            ; movaps xmm7, [r13 + xmm(7)]
+            ; ldmxcsr [r13 + MXCSR]
+            ; ret
+        );
+        let exec_keep = ops.offset().0;
+        let plain = ops.new_dynamic_label();
+        dynasm!(ops
+            ; .arch x64
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; je =>plain
+            ; call =>spill
+            ; jmp =>plain
         );
         let exec = ops.offset().0;
         dynasm!(ops
             ; .arch x64
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; je =>plain
+            ; mov BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; call =>spill
+            ; =>plain
             ; mov [r13 + gpr(0)], eax
             ; mov [r13 + gpr(1)], ecx
             ; mov [r13 + gpr(2)], edx
@@ -383,14 +450,54 @@ impl Routines {
             ; mov ebp, [r13 + gpr(5)]
             ; mov esi, [r13 + gpr(6)]
             ; mov edi, [r13 + gpr(7)]
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; jne =>fill
             ; ret
             ; out:
             ; add rsp, 8
             ; jmp =>leave_stored
         );
-        let load = ops.offset().0;
+        let load_xmm = ops.offset().0;
+        let unusable = ops.new_dynamic_label();
         dynasm!(ops
             ; .arch x64
+            ; cmp BYTE [BYTE r13 + SSE_USABLE as i8], 0
+            ; je =>unusable
+            // Unmasked exceptions are the interpreter's affair.
+            ; mov r10d, [r13 + MXCSR]
+            ; not r10d
+            ; test r10d, 0x1F80
+            ; jnz =>unusable
+            ; mov BYTE [BYTE r13 + XMM_RESIDENT as i8], 1
+            ; jmp =>fill
+            ; =>unusable
+            ; push rax
+            ; push rcx
+            ; push rdx
+            ; push rsi
+            ; push rdi
+            ; sub rsp, 16
+            ; mov rdi, [r13 + CONTEXT]
+            ; mov [rdi + C_BUDGET], r12
+            ; mov esi, r8d
+            ; call QWORD [rdi + C_REFUSE]
+            ; add rsp, 16
+            ; pop rdi
+            ; pop rsi
+            ; pop rdx
+            ; pop rcx
+            ; pop rax
+            ; add rsp, 8
+            ; jmp =>leave
+        );
+        let load_fpu = ops.offset().0;
+        let away = ops.new_dynamic_label();
+        dynasm!(ops
+            ; .arch x64
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; je =>away
+            ; call =>spill
+            ; =>away
             ; push rax
             ; push rcx
             ; push rdx
@@ -412,8 +519,11 @@ impl Routines {
             ; pop rax
             ; test r8d, r8d
             ; jnz >refused
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; jne =>fill
             ; ret
             ; refused:
+            ; mov BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
             ; add rsp, 8
             ; jmp =>leave
         );
@@ -455,7 +565,9 @@ impl Routines {
         Some(Self {
             enter: at(enter),
             exec: at(exec),
-            load_fpu: at(load),
+            exec_keep: at(exec_keep),
+            load_xmm: at(load_xmm),
+            load_fpu: at(load_fpu),
             edge: at(edge),
             edge_in_page: at(edge_in_page),
             entry: at(entry),
@@ -485,6 +597,7 @@ impl Routines {
         let mut context = Context {
             exec,
             load_fpu,
+            refuse,
             budget,
             tables: 0,
             kind: Left::Attention as u32,

@@ -8,6 +8,8 @@
 //! | r12 | instructions left in the slice |
 //! | r15 | view tables of the current class |
 //! | r8-r11 | scratch |
+//! | xmm0-xmm7, MXCSR | the guest's while [`XMM_RESIDENT`] says so |
+//! | x87 unit | the guest's while [`FPU`] says so |
 //!
 //! Bits 63:32 of the eight guest registers are zero at every instruction boundary.
 
@@ -69,6 +71,8 @@ const BINDINGS: i32 = at(offset_of!(CpuState, bindings));
 /// Arithmetic flags as translated code keeps them between instructions (a word): the high byte is what
 /// LAHF gives, bit 0 is OF.
 pub(crate) const SLOT: i32 = BINDINGS;
+/// The host's XMM0-XMM7 and MXCSR are the guest's (a byte, 0 or 1).
+pub(crate) const XMM_RESIDENT: i32 = BINDINGS + 2;
 /// EIP of the first byte of the page the running block lies in.
 pub(crate) const PAGE_BASE: i32 = BINDINGS + 4;
 /// Address of the [`crate::entry::Context`].

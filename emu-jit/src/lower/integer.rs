@@ -9,7 +9,7 @@ use iced_x86::{Mnemonic, OpKind};
 use super::control::condition;
 use super::memory::Direction;
 use super::plan::Recipe;
-use super::{Translator, plan, simd, x87};
+use super::{Translator, mmx, plan, simd, x87};
 use crate::encode::{self, Rm};
 use crate::layout::{CPL, EFLAGS, host, pinned};
 
@@ -68,6 +68,10 @@ impl Translator<'_> {
         }
         if simd::is_simd(&ins) {
             self.simd();
+            return false;
+        }
+        if mmx::is_mmx(&ins) {
+            self.mmx();
             return false;
         }
         if x87::is_x87(&ins) {

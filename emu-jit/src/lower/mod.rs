@@ -16,6 +16,7 @@ mod flags;
 mod frame;
 mod integer;
 mod memory;
+mod mmx;
 mod plan;
 mod simd;
 mod x87;
@@ -78,9 +79,18 @@ enum Stub {
         flags: bool,
         recipe: Option<Recipe>,
         noted: Option<usize>,
+        /// The XMM registers are relied upon behind it.
+        xmm: bool,
     },
-    /// The x87 unit is needed and not there.
-    LoadFpu { at: DynamicLabel, back: DynamicLabel, number: usize, recipe: Option<Recipe> },
+    /// Registers are needed that are not in the host's: calls a routine that loads them.
+    Load {
+        at: DynamicLabel,
+        back: DynamicLabel,
+        number: usize,
+        recipe: Option<Recipe>,
+        noted: Option<usize>,
+        load: usize,
+    },
     /// An access that is not aligned: does it cross a page?
     Unaligned { at: DynamicLabel, address: u8, size: u32, back: DynamicLabel, slow: DynamicLabel },
     /// A followed register's accesses do not lie in one fast page.
@@ -138,6 +148,8 @@ struct Translator<'a> {
     slot: bool,
     /// The host's x87 unit is the guest's.
     fpu_ready: bool,
+    /// The host's XMM registers and MXCSR are the guest's.
+    xmm_ready: bool,
     /// The last x87 instruction, if it has not been recorded.
     noted: Option<usize>,
     /// The segment of the last x87 operand, if known to be recorded.
@@ -182,6 +194,7 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
         host: false,
         slot: true,
         fpu_ready: false,
+        xmm_ready: false,
         noted: None,
         data_segment: None,
         stubs: Vec::new(),
@@ -303,6 +316,7 @@ impl Translator<'_> {
         let exec = self.place.routines.exec;
         self.call_routine(exec);
         self.fpu_ready = false;
+        self.xmm_ready = false;
         self.data_segment = None;
         self.host = false;
         self.slot = true;
@@ -320,27 +334,40 @@ impl Translator<'_> {
         let at = self.ops.new_dynamic_label();
         let back = self.ops.new_dynamic_label();
         let flags = plan::facts(&self.ins[self.n], &self.insns[self.n]).sets_flags;
-        let (number, recipe, noted) = (self.n, self.recipe, self.noted);
-        self.stubs.push(Stub::Slow { at, back, number, flags, recipe, noted });
+        let (number, recipe, noted, xmm) = (self.n, self.recipe, self.noted, self.xmm_ready);
+        self.stubs.push(Stub::Slow { at, back, number, flags, recipe, noted, xmm });
         (at, back)
+    }
+
+    /// Calls a routine that loads registers if a byte of the state says that they are not in the host's.
+    /// Changes the host's flags.
+    fn need(&mut self, resident: i32, load: usize) {
+        let at = self.ops.new_dynamic_label();
+        let back = self.ops.new_dynamic_label();
+        dynasm!(self.ops ; .arch x64 ; cmp BYTE [BYTE r13 + resident as i8], 0 ; je =>at ; =>back);
+        self.clobber();
+        let (number, recipe, noted) = (self.n, self.recipe, self.noted);
+        self.stubs.push(Stub::Load { at, back, number, recipe, noted, load });
     }
 
     fn emit_stubs(&mut self) {
         // Stubs are only added by instructions, which are all lowered.
         for stub in std::mem::take(&mut self.stubs) {
             match stub {
-                Stub::LoadFpu { at, back, number, recipe } => {
+                Stub::Load { at, back, number, recipe, noted, load } => {
                     let site = self.site(number);
                     dynasm!(self.ops ; .arch x64 ; =>at);
                     if let Some(recipe) = recipe {
                         self.store_recipe(recipe);
                     }
+                    if let Some(n) = noted {
+                        self.store_note(n);
+                    }
                     dynasm!(self.ops ; .arch x64 ; mov r8d, site * 2);
-                    let load = self.place.routines.load_fpu;
                     self.call_routine(load);
                     dynasm!(self.ops ; .arch x64 ; jmp =>back);
                 }
-                Stub::Slow { at, back, number, flags, recipe, noted } => {
+                Stub::Slow { at, back, number, flags, recipe, noted, xmm } => {
                     let site = self.site(number);
                     dynasm!(self.ops ; .arch x64 ; =>at);
                     if let Some(recipe) = recipe {
@@ -363,12 +390,12 @@ impl Translator<'_> {
                         dynasm!(self.ops ; .arch x64 ; mov [BYTE r13 + KEPT as i8], Rd(r));
                     }
                     dynasm!(self.ops ; .arch x64 ; mov r8d, site);
-                    let exec = self.place.routines.exec;
-                    self.call_routine(exec);
+                    let routines = self.place.routines;
+                    self.call_routine(if xmm { routines.exec_keep } else { routines.exec });
                     if kept.is_some() {
                         dynasm!(self.ops ; .arch x64 ; mov r11d, [BYTE r13 + KEPT as i8]);
                     }
-                    if x87::is_x87(&self.ins[number]) {
+                    if x87::is_x87(&self.ins[number]) || mmx::is_mmx(&self.ins[number]) {
                         // What follows relies on the unit.
                         dynasm!(self.ops ; .arch x64 ; mov r8d, site * 2 + 1);
                         let load = self.place.routines.load_fpu;

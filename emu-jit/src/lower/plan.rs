@@ -4,7 +4,7 @@ use emu_core::decode::Insn;
 use emu_core::decode::iced::register_number;
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
-use super::{Features, simd, x87};
+use super::{Features, mmx, simd, x87};
 use crate::layout::pinned;
 
 /// How an instruction is lowered.
@@ -151,7 +151,7 @@ fn may_be_slow(ins: &Instruction) -> bool {
 
 /// Instructions that need more than the general registers.
 fn is_vector_or_float(ins: &Instruction) -> bool {
-    simd::is_simd(ins) || x87::is_x87(ins)
+    simd::is_simd(ins) || x87::is_x87(ins) || mmx::is_mmx(ins)
 }
 
 /// The recipe for an instruction's flags, and a mask of the guest registers it needs.

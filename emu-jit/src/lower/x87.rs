@@ -7,9 +7,9 @@ use dynasm::dynasm;
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 use iced_x86::{Code, CpuidFeature, Instruction, Mnemonic};
 
+use super::Translator;
 use super::memory::Direction;
 use super::plan::Plan;
-use super::{Stub, Translator};
 use crate::encode::{self, Rm};
 use crate::fpu;
 use crate::layout::{DATA_SEGMENT, FPU, PAGE_BASE, X87_DP, X87_IP, X87_OPCODE, host, seg_base};
@@ -121,15 +121,10 @@ pub(super) fn uses_unit(ins: &Instruction) -> bool {
 impl Translator<'_> {
     /// Behind it the host's x87 unit is the guest's. Changes the host's flags.
     pub(super) fn need_fpu(&mut self) {
-        if self.fpu_ready {
-            return;
+        if !self.fpu_ready {
+            self.fpu_ready = true;
+            self.need(FPU, self.place.routines.load_fpu);
         }
-        self.fpu_ready = true;
-        let at = self.ops.new_dynamic_label();
-        let back = self.ops.new_dynamic_label();
-        dynasm!(self.ops ; .arch x64 ; cmp BYTE [BYTE r13 + FPU as i8], fpu::AWAY as i8 ; je =>at ; =>back);
-        self.clobber();
-        self.stubs.push(Stub::LoadFpu { at, back, number: self.n, recipe: self.recipe });
     }
 
     /// Lowers an instruction for which [`is_x87`] holds.
