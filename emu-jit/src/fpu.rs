@@ -9,8 +9,8 @@
 //! trap, and `FPU != 0` is all that translated code has to test.
 //!
 //! The host records addresses of its own code as pointers to the last instruction. They are never looked
-//! at: translated code records the guest's in the state ([`crate::lower`]), the selectors apart, which are
-//! filled in by [`settle`] before they can change.
+//! at: translated code records the guest's ([`Note`]), the selectors apart, which are filled in by [`settle`]
+//! before they can change.
 #![allow(unsafe_code)] // loads and stores the host's x87 unit
 
 use std::arch::asm;
@@ -20,12 +20,27 @@ use emu_core::cpu::{CpuState, cr0, seg};
 
 use crate::layout::{DATA_SEGMENT, FPU, WIDE_SEGMENTS};
 
+/// The last x87 instruction of translated code as it is kept in a spare register slot
+/// ([`crate::layout::X87_NOTE`]): offset in its page, and from bit 12 the opcode. Bit 31 is set; 0 means that
+/// the state has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Note(pub(crate) u32);
+
+/// Register slots of [`crate::layout::X87_NOTE`] and [`crate::layout::X87_PAGE`].
+const NOTE: usize = 9;
+const PAGE: usize = 13;
+
+impl Note {
+    /// An instruction's offset in its page and its opcode (11 bits).
+    pub(crate) fn new(offset: u32, opcode: u16) -> Self {
+        Self(1 << 31 | u32::from(opcode) << 12 | offset & 0xFFF)
+    }
+}
+
 /// Value of the byte at [`FPU`]: the state holds the unit.
 pub(crate) const AWAY: u8 = 0;
 /// The host's unit is the guest's.
 pub(crate) const RESIDENT: u8 = 1;
-/// The same, and the pointer to the last instruction lacks CS.
-pub(crate) const NOTED: u8 = 3;
 /// Value of the byte at [`DATA_SEGMENT`]: the pointer to the last operand is complete. Others are the number of
 /// the segment whose selector it lacks.
 pub(crate) const NO_SEGMENT: u8 = 0xFF;
@@ -117,6 +132,7 @@ pub(crate) fn load(cpu: &mut CpuState) {
     }
     set_byte(cpu, FPU, RESIDENT);
     set_byte(cpu, DATA_SEGMENT, NO_SEGMENT);
+    cpu.gpr[NOTE] = 0;
 }
 
 /// Stores the host's unit, if it is the guest's, in the state.
@@ -155,8 +171,10 @@ pub(crate) fn reset() {
 pub(crate) fn settle(cpu: &mut CpuState) {
     let segment = usize::from(byte(cpu, DATA_SEGMENT));
     set_byte(cpu, DATA_SEGMENT, NO_SEGMENT);
-    if byte(cpu, FPU) == NOTED {
-        set_byte(cpu, FPU, RESIDENT);
+    let note = std::mem::take(&mut cpu.gpr[NOTE]);
+    if note != 0 {
+        cpu.x87.ip = cpu.gpr[PAGE].wrapping_add(note & 0xFFF);
+        cpu.x87.opcode = (note >> 12 & 0x7FF) as u16;
         cpu.x87.cs = cpu.seg[seg::CS].selector;
     }
     if let Some(segment) = cpu.seg.get(segment) {

@@ -53,6 +53,12 @@ pub(crate) const fn seg_base(s: u8) -> i32 {
 /// A spare register slot: r11 while the interpreter's function runs.
 pub(crate) const KEPT: i32 = gpr(12);
 
+/// Spare register slots: the last x87 instruction, see [`crate::fpu::Note`], and EIP of the first byte of the
+/// page it lies in.
+pub(crate) const X87_NOTE: i32 = gpr(9);
+/// See [`X87_NOTE`].
+pub(crate) const X87_PAGE: i32 = gpr(13);
+
 /// Spare register slots: the table entry of the page ESP (0) or EBP (1) points into, 0 if accesses have to
 /// look for themselves (8 bytes).
 pub(crate) const fn frame(which: usize) -> i32 {
@@ -99,10 +105,6 @@ pub(crate) const fn xmm(n: u8) -> i32 {
 }
 
 const X87: i32 = at(offset_of!(CpuState, x87));
-/// Opcode of the last x87 instruction (a word).
-pub(crate) const X87_OPCODE: i32 = X87 + offset_of!(emu_core::cpu::state::X87, opcode) as i32;
-/// Its EIP.
-pub(crate) const X87_IP: i32 = X87 + offset_of!(emu_core::cpu::state::X87, ip) as i32;
 /// Offset of the last x87 operand.
 pub(crate) const X87_DP: i32 = X87 + offset_of!(emu_core::cpu::state::X87, dp) as i32;
 

@@ -11,8 +11,8 @@ use super::Translator;
 use super::memory::Direction;
 use super::plan::Plan;
 use crate::encode::{self, Rm};
-use crate::fpu;
-use crate::layout::{DATA_SEGMENT, FPU, PAGE_BASE, X87_DP, X87_IP, X87_OPCODE, host, seg_base};
+use crate::fpu::{self, Note};
+use crate::layout::{DATA_SEGMENT, FPU, PAGE_BASE, X87_DP, X87_NOTE, X87_PAGE, host, seg_base};
 
 /// How an instruction is passed through.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -191,15 +191,13 @@ impl Translator<'_> {
     /// Records instruction `n` as the last x87 instruction. Changes r8.
     pub(super) fn store_note(&mut self, n: usize) {
         let insn = self.insns[n];
-        let offset = self.place.in_page as i32 + i32::from(insn.end) - i32::from(insn.len);
+        let offset = self.place.in_page + u32::from(insn.end) - u32::from(insn.len);
+        let note = Note::new(offset, insn.imm2);
         dynasm!(self.ops
             ; .arch x64
             ; mov r8d, [BYTE r13 + PAGE_BASE as i8]
-            ; lea r8d, [r8 + offset]
-            ; mov [r13 + X87_IP], r8d
-            ; mov r8d, i32::from(insn.imm2)
-            ; mov [r13 + X87_OPCODE], r8w
-            ; mov BYTE [BYTE r13 + FPU as i8], fpu::NOTED as i8
+            ; mov DWORD [BYTE r13 + X87_NOTE as i8], note.0 as i32
+            ; mov [BYTE r13 + X87_PAGE as i8], r8d
         );
     }
 
