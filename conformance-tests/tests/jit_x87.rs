@@ -6,7 +6,9 @@ mod jit_support;
 use conformance_tests::gen_int::{self, Rng, sequence};
 use conformance_tests::gen_simd::{self, Family};
 use conformance_tests::{ARENA, ARENA_LEN, State};
-use jit_support::{cases, compare};
+use emu_core::cpu::{CpuState, Segment, seg};
+use emu_core::mem::Memory;
+use jit_support::{cases, compare, compare_prepared};
 
 /// Where programs find control words.
 const CONTROL_WORDS: u32 = ARENA + 0x800;
@@ -256,6 +258,55 @@ fn mixed(rows: &[gen_simd::Row], rng: &mut Rng) -> (Vec<u8>, State) {
         before.gpr = pointers;
     }
     (code, before)
+}
+
+/// Instructions that change whether the unit can be used, and instructions that change instructions.
+fn privileged(rng: &mut Rng) -> (Vec<u8>, State) {
+    program(rng, |rng, code| match rng.below(12) {
+        0 => integer(rng, code),
+        // MOV EAX, CR0; XOR EAX, TS, EM or MP; MOV CR0, EAX
+        1 => {
+            code.extend_from_slice(&[0x0F, 0x20, 0xC0, 0x83, 0xF0, pick(rng, &[8, 8, 8, 4, 2, 10])]);
+            code.extend_from_slice(&[0x0F, 0x22, 0xC0]);
+        }
+        // CLTS
+        2 | 3 => code.extend_from_slice(&[0x0F, 0x06]),
+        // MOV DS, AX with one of the data segments, for the pointers to operands
+        4 => {
+            code.extend_from_slice(&[0xB8, pick(rng, &[0x10, 0x23]), 0, 0, 0]);
+            code.extend_from_slice(&[0x8E, pick(rng, &[0xD8, 0xC0, 0xD0])]);
+        }
+        // CALL $+5; POP EDX; MOV BYTE [EDX + 6], ...; FADD that becomes another instruction
+        5 => {
+            code.extend_from_slice(&[0xE8, 0, 0, 0, 0, 0x5A, 0xC6, 0x42, 0x06, 0xC0 | rng.below(64) as u8]);
+            code.extend_from_slice(&[pick(rng, &[0xD8, 0xD9, 0xDC, 0xDD]), 0xC0]);
+        }
+        6 => any(rng, code),
+        // An XMM register, and MXCSR from anywhere
+        7 => code.extend_from_slice(&[0x0F, 0x58, 0xC0 | rng.below(64) as u8]),
+        _ => orderly(rng, code),
+    })
+}
+
+/// Ring 0.
+fn kernel(cpu: &mut CpuState, mem: &mut Memory) {
+    for s in 0..6 {
+        cpu.set_segment(s, Segment { base: 0, limit: u32::MAX, selector: 0x10, attr: 0xC093 });
+    }
+    cpu.set_segment(seg::CS, Segment { base: 0, limit: u32::MAX, selector: 8, attr: 0xC09B });
+    cpu.cpl = 0;
+    cpu.update_alignment_check();
+    mem.select_view(false);
+}
+
+#[test]
+fn code_that_withdraws_the_unit_agrees_with_the_interpreter() {
+    compare_prepared(0x28, cases(20_000), 0, privileged, |_| 1000, kernel);
+}
+
+#[test]
+fn code_that_withdraws_the_unit_agrees_at_any_budget() {
+    compare_prepared(0x29, cases(20_000), 2, privileged, |rng| 1 + u64::from(rng.below(12)), kernel);
 }
 
 #[test]

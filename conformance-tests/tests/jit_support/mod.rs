@@ -1,10 +1,13 @@
 //! Runs programs on the interpreter and on translated code and compares everything.
+#![allow(dead_code, reason = "not every test uses all of it")]
 
 use conformance_tests::gen_int::Rng;
 use conformance_tests::rig::Rig;
 use conformance_tests::{CODE, State};
+use emu_core::cpu::CpuState;
 use emu_core::engine::Exit;
 use emu_core::interp::Interpreter;
+use emu_core::mem::Memory;
 use emu_jit::{Jit, Options};
 
 /// Cases of a test; `JIT_CASES` overrides the default.
@@ -28,8 +31,20 @@ pub fn compare(
     seed: u64,
     count: u32,
     opt: u32,
+    generate: impl FnMut(&mut Rng) -> (Vec<u8>, State),
+    slice: impl Fn(&mut Rng) -> u64,
+) {
+    compare_prepared(seed, count, opt, generate, slice, |_, _| {});
+}
+
+/// [`compare`] with processor and memory changed before each program.
+pub fn compare_prepared(
+    seed: u64,
+    count: u32,
+    opt: u32,
     mut generate: impl FnMut(&mut Rng) -> (Vec<u8>, State),
     slice: impl Fn(&mut Rng) -> u64,
+    prepare: impl Fn(&mut CpuState, &mut Memory),
 ) {
     let mut a = Rig::new(Interpreter::new()).unwrap();
     let mut b = Rig::new(Jit::with_options(options(opt)).unwrap()).unwrap();
@@ -41,6 +56,8 @@ pub fn compare(
         let at = if rng.below(3) == 0 { (CODE & !0xFFF) + 0x1000 - rng.below(60) } else { CODE };
         a.load(at, &code, &before);
         b.load(at, &code, &before);
+        prepare(&mut a.cpu, &mut a.mem);
+        prepare(&mut b.cpu, &mut b.mem);
         for _ in 0..200 {
             let budget = slice(&mut rng);
             let (x, y) = (a.run(budget), b.run(budget));
