@@ -10,6 +10,8 @@ use emu_core::interp::{Env, Fetched, Interpreter};
 use emu_core::mem::Memory;
 
 use crate::code::CodeCache;
+use crate::counts::Counts;
+use crate::descriptors::Descriptors;
 use crate::entry::{self, Left, NO_TARGET, Routines, Site, TARGET_COUNT, Target};
 use crate::lower::{self, Features, Place};
 
@@ -52,8 +54,13 @@ pub struct JitStats {
     /// Host code was left for: a trap or something to look at, an unlinked branch, an unknown indirect
     /// target, an exhausted budget or a dropped block, a changed mode.
     pub left: [u64; 5],
-    /// Interpreter functions called from host code.
+    /// Interpreter functions called from host code for instructions without a lowering.
     pub calls: u64,
+    /// Interpreter functions called from host code because an access was not fast, or another condition of
+    /// the lowering did not hold.
+    pub slow: u64,
+    /// Looks around that found nothing to do and did not leave host code.
+    pub passed: u64,
     /// Instructions executed by the interpreter.
     pub interpreted: u64,
 }
@@ -102,6 +109,8 @@ pub struct Jit {
     /// [`emu_core::decode::BlockCache::clears`] as of the last look.
     clears: u32,
     stats: JitStats,
+    counts: Box<Counts>,
+    descriptors: Descriptors,
 }
 
 /// Most edges or sites; reaching it drops all translations.
@@ -140,12 +149,20 @@ impl Jit {
             sites: Vec::new(),
             targets: Box::new([NO_TARGET; TARGET_COUNT]),
             stats: JitStats::default(),
+            counts: Counts::new(),
+            descriptors: Descriptors::default(),
         })
     }
 
     /// Counters since construction.
     pub fn jit_stats(&self) -> JitStats {
-        self.stats
+        JitStats { calls: self.counts.total(false), slow: self.counts.total(true), ..self.stats }
+    }
+
+    /// Interpreter functions called from host code, by mnemonic, most frequent first: instructions without
+    /// a lowering, or (`slow`) with one whose conditions did not hold.
+    pub fn calls_by_mnemonic(&self, slow: bool) -> Vec<(String, u64)> {
+        self.counts.by_mnemonic(slow)
     }
 
     /// Drops all translations; decoded blocks stay.
@@ -419,10 +436,19 @@ impl CpuEngine for Jit {
                         continue;
                     };
                     let in_page = self.core.cache().block(id).phys() & 0xFFF;
-                    let (left, stay) =
-                        self.routines.run(cpu, &mut env, &self.sites, &self.targets, address, in_page, end);
+                    let (left, stay) = self.routines.run(
+                        cpu,
+                        &mut env,
+                        &self.sites,
+                        &self.targets,
+                        &mut self.counts,
+                        &mut self.descriptors,
+                        address,
+                        in_page,
+                        end,
+                    );
                     self.stats.entries += 1;
-                    self.stats.calls += stay.calls;
+                    self.stats.passed += stay.passed;
                     self.stats.left[left as usize] += 1;
                     match left {
                         Left::Edge => origin = Origin::Edge(stay.argument),

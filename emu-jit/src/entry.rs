@@ -12,12 +12,15 @@ use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, VecAssembler};
 use emu_core::cpu::flags::{self, Flags};
 use emu_core::cpu::tlb::CODE_TABLE;
-use emu_core::cpu::{CpuState, Exec, Trap, cr0, cr4, seg};
+use emu_core::cpu::{CpuState, Exec, Segment, Trap, cr0, cr4, seg};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::interp::Env;
 
 use crate::code::CodeCache;
-use crate::layout::{BIAS, CONTEXT, EIP, PAGE_BASE, SLOT, TARGETS, gpr};
+use crate::counts::Counts;
+use crate::descriptors::Descriptors;
+use crate::layout::{BIAS, CONTEXT, EIP, PAGE_BASE, QUIET, SLOT, TARGETS, gpr};
+use crate::look;
 
 /// What translated code knows of one of its instructions when it calls the interpreter's function.
 #[derive(Clone, Copy)]
@@ -36,6 +39,10 @@ pub(crate) struct Site {
     pub(crate) uses_flags: bool,
     /// It may load a segment register or change the mode.
     pub(crate) loads_segment: bool,
+    /// Its number in iced's list of mnemonics, for counters.
+    pub(crate) mnemonic: u16,
+    /// It was lowered natively: it is left to the interpreter only when something is not fast.
+    pub(crate) native: bool,
 }
 
 /// Why translated code was left.
@@ -76,6 +83,7 @@ pub(crate) const NO_TARGET: Target = Target { eip: 0, code_entry: u32::MAX, addr
 #[repr(C)]
 pub(crate) struct Context {
     exec: unsafe extern "sysv64" fn(*mut Context, u32) -> u32,
+    segment: unsafe extern "sysv64" fn(*mut Context, u32, u32) -> u32,
     /// Instructions left; negative if the block that was entered is not covered.
     pub(crate) budget: i64,
     tables: u64,
@@ -91,11 +99,14 @@ pub(crate) struct Context {
     end: u64,
     /// The trap that an instruction raised; EIP is at it.
     pub(crate) trap: Option<Trap>,
-    /// Calls of interpreter functions.
-    pub(crate) calls: u64,
+    /// Times nothing was found by a look around that did not leave translated code.
+    passed: u64,
+    counts: *mut Counts,
+    descriptors: *mut Descriptors,
 }
 
 const C_EXEC: i32 = offset_of!(Context, exec) as i32;
+const C_SEGMENT: i32 = offset_of!(Context, segment) as i32;
 const C_BUDGET: i32 = offset_of!(Context, budget) as i32;
 const C_TABLES: i32 = offset_of!(Context, tables) as i32;
 const C_KIND: i32 = offset_of!(Context, kind) as i32;
@@ -136,23 +147,23 @@ pub(crate) fn is_flat(cpu: &CpuState) -> bool {
 
 /// Segments that can be read and written at any offset.
 fn wide_segments(cpu: &CpuState) -> u64 {
-    let expands_down = |a: u16| a & (seg_attr::CODE | seg_attr::DC) == seg_attr::DC;
     if cpu.alignment_checked {
         return 0;
     }
-    (0..6)
-        .filter(|&n| {
-            let s = &cpu.seg[n];
-            s.is_readable() && s.is_writable() && s.limit == u32::MAX && !expands_down(s.attr)
-        })
-        .fold(0, |mask, n| mask | 1 << n)
+    (0..6).filter(|&n| is_wide(&cpu.seg[n])).fold(0, |mask, n| mask | 1 << n)
+}
+
+fn is_wide(s: &Segment) -> bool {
+    let expands_down = s.attr & (seg_attr::CODE | seg_attr::DC) == seg_attr::DC;
+    s.is_readable() && s.is_writable() && s.limit == u32::MAX && !expands_down
 }
 
 /// What translated code looks up instead of computing: [`crate::layout::WIDE_SEGMENTS`],
 /// [`crate::layout::SSE_USABLE`], [`crate::layout::HOST_MXCSR`].
-fn assumptions(cpu: &CpuState) -> u64 {
+fn assumptions(cpu: &CpuState, quiet: bool) -> u64 {
     let sse = cpu.cr0 & (cr0::EM | cr0::TS) == 0 && cpu.cr4 & cr4::OSFXSR != 0;
-    wide_segments(cpu) | u64::from(sse) << 8 | 0x1F80 << 32
+    let quiet = if quiet { u64::from(QUIET) } else { 0 };
+    wide_segments(cpu) | quiet | u64::from(sse) << 8 | 0x1F80 << 32
 }
 
 use emu_core::cpu::segment::attr as seg_attr;
@@ -169,12 +180,13 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
     let site = unsafe { &*cx.sites.add((number as usize).min(cx.site_count - 1)) };
     // SAFETY: by contract.
     let (cpu, env) = unsafe { (&mut *cx.cpu, &mut *cx.env) };
-    cx.calls += 1;
     let next = page_base(cpu).wrapping_add(u32::from(site.end_in_page));
     cpu.eip = next;
     cpu.retired = cx.end.wrapping_sub((cx.budget + i64::from(site.left)) as u64);
     env.index = 0;
     env.limit = 1;
+    // SAFETY: by contract; mnemonics are fewer than counters.
+    unsafe { (*cx.counts).count_call(site) };
     if site.uses_flags {
         cpu.flags = unpack(slot(cpu));
     }
@@ -183,18 +195,25 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
         let packed = pack(cpu.flags);
         set_slot(cpu, packed);
     }
-    cx.tables = env.mem.view_address() as u64;
     if let Err(trap) = result {
         cpu.eip = next.wrapping_sub(u32::from(site.insn.len));
-        cx.trap = Some(trap);
-        cx.kind = Left::Attention as u32;
-        return 1;
+        if !site.uses_flags {
+            cpu.flags = unpack(slot(cpu));
+        }
+        return match look::deliver(cpu, env, trap) {
+            Ok(()) => go_on_at_eip(cx, cpu, env),
+            Err(trap) => {
+                cx.trap = Some(trap);
+                cx.kind = Left::Attention as u32;
+                1
+            }
+        };
     }
     cpu.retired += 1;
     if env.limit == 0 {
-        cx.kind = Left::Attention as u32;
-        return 1;
+        return go_on_at_eip(cx, cpu, env);
     }
+    cx.tables = env.mem.view_address() as u64;
     if site.loads_segment {
         if !is_flat(cpu) {
             cx.kind = Left::Rest as u32;
@@ -202,9 +221,49 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
             cx.argument = u32::from(site.index) + 1;
             return 1;
         }
-        cpu.bindings[3] = assumptions(cpu);
+        cpu.bindings[3] = assumptions(cpu, cpu.bindings[3] & u64::from(QUIET) != 0);
     }
     0
+}
+
+/// Loads ES, DS, FS or GS if that is simple. Returns 0, with nothing changed, if it is not.
+///
+/// # Safety
+/// As [`exec`].
+unsafe extern "sysv64" fn load_segment(context: *mut Context, index: u32, selector: u32) -> u32 {
+    // SAFETY: by contract; the caller is emitted code, which holds no references.
+    let (cpu, env, descriptors) =
+        unsafe { (&mut *(*context).cpu, &mut *(*context).env, &mut *(*context).descriptors) };
+    let Some(segment) = descriptors.data_segment(cpu, env, selector as u16) else { return 0 };
+    let index = index as usize;
+    let flat = segment.is_flat() && segment.is_readable() && segment.is_writable();
+    if !flat && matches!(index, seg::ES | seg::DS) {
+        return 0;
+    }
+    cpu.set_segment(index, segment);
+    let bit = 1u64 << index;
+    if is_wide(&segment) {
+        cpu.bindings[3] |= bit
+    } else {
+        cpu.bindings[3] &= !bit
+    }
+    1
+}
+
+/// The run loop would look around now: goes on at EIP without it (2) if it would find nothing, else leaves
+/// (1).
+fn go_on_at_eip(cx: &mut Context, cpu: &mut CpuState, env: &mut Env<'_>) -> u32 {
+    if cpu.retired >= cx.end || !look::is_quiet(cpu, env) || !is_flat(cpu) {
+        cx.kind = Left::Attention as u32;
+        return 1;
+    }
+    look::pass(cpu, env);
+    let quiet = cpu.eflags & flags::IF != 0 || env.sys.is_quiet(true);
+    cpu.bindings[3] = assumptions(cpu, quiet);
+    cx.tables = env.mem.view_address() as u64;
+    cx.budget = cx.end.wrapping_sub(cpu.retired) as i64;
+    cx.passed += 1;
+    2
 }
 
 /// Addresses of the shared routines.
@@ -213,6 +272,8 @@ pub(crate) struct Routines {
     enter: usize,
     /// Call: executes site r8d; does not return if the code has to be left.
     pub(crate) exec: usize,
+    /// Call: loads segment register r9d with selector r8d; r8d is 0 if the interpreter has to do it.
+    pub(crate) segment: usize,
     /// Jump: unlinked edge r9d to EIP r8d.
     pub(crate) edge: usize,
     /// Jump: unlinked edge r9d to offset r8d of the current page.
@@ -262,6 +323,7 @@ impl Routines {
         let leave = ops.new_dynamic_label();
         let leave_stored = ops.new_dynamic_label();
         let missed = ops.new_dynamic_label();
+        let target = ops.new_dynamic_label();
 
         let enter = ops.offset().0;
         // enter(state: rdi, code: rsi, budget: rdx, tables: rcx)
@@ -340,7 +402,43 @@ impl Routines {
             ; ret
             ; out:
             ; add rsp, 8
-            ; jmp =>leave_stored
+            ; cmp eax, 1
+            ; je =>leave_stored
+            ; mov r8, [r13 + CONTEXT]
+            ; mov r12, [r8 + C_BUDGET]
+            ; mov r15, [r8 + C_TABLES]
+            ; mov eax, [r13 + gpr(0)]
+            ; mov ecx, [r13 + gpr(1)]
+            ; mov edx, [r13 + gpr(2)]
+            ; mov ebx, [r13 + gpr(3)]
+            ; mov r14d, [r13 + gpr(4)]
+            ; mov ebp, [r13 + gpr(5)]
+            ; mov esi, [r13 + gpr(6)]
+            ; mov edi, [r13 + gpr(7)]
+            ; jmp =>target
+        );
+        let segment = ops.offset().0;
+        // Only registers that the host's functions may change are saved.
+        dynasm!(ops
+            ; .arch x64
+            ; mov [r13 + gpr(0)], eax
+            ; mov [r13 + gpr(1)], ecx
+            ; mov [r13 + gpr(2)], edx
+            ; mov [r13 + gpr(6)], esi
+            ; mov [r13 + gpr(7)], edi
+            ; mov rdi, [r13 + CONTEXT]
+            ; mov esi, r9d
+            ; mov edx, r8d
+            ; sub rsp, 8
+            ; call QWORD [rdi + C_SEGMENT]
+            ; add rsp, 8
+            ; mov r8d, eax
+            ; mov eax, [r13 + gpr(0)]
+            ; mov ecx, [r13 + gpr(1)]
+            ; mov edx, [r13 + gpr(2)]
+            ; mov esi, [r13 + gpr(6)]
+            ; mov edi, [r13 + gpr(7)]
+            ; ret
         );
         let edge_in_page = ops.offset().0;
         dynasm!(ops ; .arch x64 ; add r8d, [r13 + PAGE_BASE]);
@@ -363,7 +461,7 @@ impl Routines {
             ; jmp =>leave
         );
         let target_eip = ops.offset().0;
-        dynasm!(ops ; .arch x64 ; mov r8d, [r13 + EIP]);
+        dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP]);
         emit_target(&mut ops, |ops| dynasm!(ops ; .arch x64 ; =>missed));
         let target_missed = ops.offset().0;
         dynasm!(ops
@@ -380,6 +478,7 @@ impl Routines {
         Some(Self {
             enter: at(enter),
             exec: at(exec),
+            segment: at(segment),
             edge: at(edge),
             edge_in_page: at(edge_in_page),
             entry: at(entry),
@@ -400,6 +499,8 @@ impl Routines {
         env: &mut Env<'_>,
         sites: &[Site],
         targets: &[Target; TARGET_COUNT],
+        counts: &mut Counts,
+        descriptors: &mut Descriptors,
         address: usize,
         in_page: u32,
         end: u64,
@@ -408,6 +509,7 @@ impl Routines {
         let end = cpu.retired.wrapping_add(budget as u64);
         let mut context = Context {
             exec,
+            segment: load_segment,
             budget,
             tables: 0,
             kind: Left::Attention as u32,
@@ -419,7 +521,9 @@ impl Routines {
             site_count: sites.len().max(1),
             end,
             trap: None,
-            calls: 0,
+            passed: 0,
+            counts,
+            descriptors,
         };
         let tables = env.mem.view_address();
         let base = cpu.eip.wrapping_sub(in_page);
@@ -427,7 +531,7 @@ impl Routines {
             u64::from(base) << 32 | u64::from(pack(cpu.flags)),
             0,
             targets.as_ptr() as u64,
-            assumptions(cpu),
+            assumptions(cpu, env.sys.is_quiet(true)),
         ];
         let state = std::ptr::from_mut(cpu);
         context.cpu = state;
@@ -460,7 +564,7 @@ impl Routines {
             argument: context.argument,
             block: context.block,
             trap: context.trap,
-            calls: context.calls,
+            passed: context.passed,
             page_base: page_base(cpu),
         };
         (left, stay)
@@ -475,8 +579,8 @@ pub(crate) struct Stay {
     pub(crate) block: BlockId,
     /// The trap that an instruction raised; EIP is at it.
     pub(crate) trap: Option<Trap>,
-    /// Calls of interpreter functions.
-    pub(crate) calls: u64,
+    /// Looks around that found nothing and did not leave translated code.
+    pub(crate) passed: u64,
     /// EIP of the first byte of the page that was left.
     pub(crate) page_base: u32,
 }

@@ -322,6 +322,12 @@ impl Views {
         Self::load(self.read_entry(lin), lin)
     }
 
+    /// Reads a scalar in the view of a class if its page is fast for reading and it does not cross the page.
+    #[inline(always)]
+    pub(crate) fn fast_read_in<T: Scalar>(&self, user: bool, lin: u32) -> Option<T> {
+        Self::load(self.views[usize::from(user)].tables().read[(lin >> 12) as usize], lin)
+    }
+
     /// Reads a scalar if its page is fast for *writing* (first half of a read-modify-write).
     #[inline(always)]
     pub(crate) fn fast_read_for_write<T: Scalar>(&self, lin: u32) -> Option<T> {
@@ -365,8 +371,9 @@ impl Views {
         Some(unsafe { std::slice::from_raw_parts_mut(host, 0x1000 - (lin as usize & 0xFFF)) })
     }
 
-    /// Forward copy inside one source and one destination page with byte-order propagation.
-    pub(crate) fn copy_forward(&mut self, src: u32, dst: u32, len: u32) -> bool {
+    /// Forward copy of elements of `size` bytes inside one source and one destination page, in order. False
+    /// if a page is not fast, a range leaves its page, or elements overlap themselves.
+    pub(crate) fn copy_forward(&mut self, src: u32, dst: u32, len: u32, size: u32) -> bool {
         let (from, to) = (self.read_entry(src), self.write_entry(dst));
         let room = 0x1000 - (src & 0xFFF).max(dst & 0xFFF);
         if from == 0 || to == 0 || len > room {
@@ -376,6 +383,10 @@ impl Views {
         let to = (to - 1).wrapping_add(u64::from(dst)) as *mut u8;
         let len = len as usize;
         let distance = (to as usize).wrapping_sub(from as usize);
+        if distance != 0 && distance < size as usize {
+            // Whole elements differ from single bytes.
+            return false;
+        }
         if distance == 0 || distance >= len {
             // SAFETY: both runs lie in RAM pages (see `load`), `len` stays in both pages. `copy`
             // allows overlap; with the destination before the source, or no overlap, moving all

@@ -9,7 +9,7 @@ use iced_x86::{Mnemonic, OpKind};
 use super::control::condition;
 use super::memory::Direction;
 use super::plan::Recipe;
-use super::{Translator, plan, simd};
+use super::{Translator, plan, simd, system};
 use crate::encode::{self, Rm};
 use crate::layout::{CPL, EFLAGS, host, pinned};
 
@@ -70,6 +70,13 @@ impl Translator<'_> {
             self.simd();
             return false;
         }
+        if system::is_system(&ins) {
+            return self.system();
+        }
+        if ins.is_string_instruction() {
+            self.string();
+            return false;
+        }
         match m {
             Mnemonic::Mov => self.mov(size),
             Mnemonic::Add => self.alu(0, size),
@@ -97,6 +104,15 @@ impl Translator<'_> {
             Mnemonic::Cwde => dynasm!(self.ops ; .arch x64 ; cwde),
             Mnemonic::Cbw => dynasm!(self.ops ; .arch x64 ; cbw),
             Mnemonic::Cwd => dynasm!(self.ops ; .arch x64 ; cwd),
+            Mnemonic::Cmpxchg => self.exchange(size, 0xB0),
+            Mnemonic::Xadd => self.exchange(size, 0xC0),
+            Mnemonic::Cmpxchg8b => {
+                let (slow, back) = self.slow();
+                let rm = self.operand(8, Direction::Write, slow);
+                encode::op(&mut self.ops, 4, &[0x0F, 0xC7], 1, rm);
+                self.zero_set();
+                dynasm!(self.ops ; .arch x64 ; =>back);
+            }
             Mnemonic::Push => self.push(),
             Mnemonic::Pop => {
                 let (slow, back) = self.slow();
@@ -363,6 +379,21 @@ impl Translator<'_> {
         encode::op(&mut self.ops, size, &[Self::sized(size, 0x88)], host::R11, Rm::Reg(low));
         self.swap_high(size, r);
         dynasm!(self.ops ; .arch x64 ; =>back);
+    }
+
+    /// CMPXCHG and XADD, which the host does as the guest would.
+    fn exchange(&mut self, size: u32, opcode: u8) {
+        let labels = (self.kind(0) == Kind::Memory).then(|| self.slow());
+        let rm = match labels {
+            Some((slow, _)) => self.operand(size, Direction::Write, slow),
+            None => Rm::Reg(self.reg(0)),
+        };
+        let r = self.reg(1);
+        encode::op(&mut self.ops, size, &[0x0F, Self::sized(size, opcode)], r, rm);
+        self.flags_set();
+        if let Some((_, back)) = labels {
+            dynasm!(self.ops ; .arch x64 ; =>back);
+        }
     }
 
     fn push(&mut self) {

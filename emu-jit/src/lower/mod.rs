@@ -18,6 +18,8 @@ mod integer;
 mod memory;
 mod plan;
 mod simd;
+mod string;
+mod system;
 
 use dynasm::dynasm;
 use dynasmrt::x64::X64Relocation;
@@ -270,6 +272,8 @@ impl Translator<'_> {
             block: self.place.block,
             uses_flags: facts.uses_flags,
             loads_segment: facts.loads_segment,
+            mnemonic: self.ins[n].mnemonic() as u16,
+            native: self.plans[n] == Plan::Native,
         });
         number as i32
     }
@@ -286,8 +290,13 @@ impl Translator<'_> {
         if self.insns[self.n].flags & Insn::ENDS_BLOCK == 0 {
             return false;
         }
-        let target = self.place.routines.target_eip;
-        self.jump(target);
+        if system::falls_through(&self.insn()) {
+            let next = self.end_in_page();
+            self.edge(next as i32);
+        } else {
+            let target = self.place.routines.target_eip;
+            self.jump(target);
+        }
         true
     }
 
