@@ -89,7 +89,12 @@ struct Edge {
     code_entry: Option<u32>,
     /// Physical page of the branch.
     pfn: u32,
+    /// Translation it is linked to, or [`UNLINKED`].
+    to: u32,
 }
+
+/// No translation has this number.
+const UNLINKED: u32 = u32::MAX;
 
 /// Never equal to a code entry.
 const NO_CODE_ENTRY: u32 = u32::MAX;
@@ -202,14 +207,17 @@ impl Jit {
     }
 
     /// A translation must not be entered any more.
-    fn kill(&mut self, code: u32) {
-        let Some(code) = self.codes.get_mut(code as usize) else { return };
+    fn kill(&mut self, number: u32) {
+        let Some(code) = self.codes.get_mut(number as usize) else { return };
         let (entry, dead) = (code.entry, code.dead);
         let incoming = std::mem::take(&mut code.incoming);
         self.cache.patch(entry, &[0xE9]);
         self.cache.patch_branch(entry + 1, dead);
         for edge in incoming {
-            if let Some(edge) = self.edges.get(edge as usize) {
+            if let Some(edge) = self.edges.get_mut(edge as usize)
+                && edge.to == number
+            {
+                edge.to = UNLINKED;
                 self.cache.patch_branch(edge.branch, edge.stub);
                 if let Some(at) = edge.code_entry {
                     self.cache.patch(at, &NO_CODE_ENTRY.to_le_bytes());
@@ -295,6 +303,7 @@ impl Jit {
             stub: entry + e.stub,
             code_entry: e.code_entry.map(|at| entry + at),
             pfn,
+            to: UNLINKED,
         }));
         let number = self.codes.len() as u32;
         self.codes.push(Code { entry, dead: entry + lowered.dead, incoming: Vec::new() });
@@ -319,6 +328,11 @@ impl Jit {
                     None => {}
                     Some(at) => self.cache.patch(at, &(pfn + 1).to_le_bytes()),
                 }
+                if edge.to == code {
+                    // Linked already: its page was not in the view.
+                    return;
+                }
+                self.edges[number as usize].to = code;
                 target.incoming.push(number);
                 self.cache.patch_branch(edge.branch, target.entry);
             }
@@ -452,7 +466,8 @@ impl CpuEngine for Jit {
                     self.stats.left[left as usize] += 1;
                     match left {
                         Left::Edge => origin = Origin::Edge(stay.argument),
-                        Left::Target => origin = Origin::Target,
+                        // A target that was dropped stays in the table until another takes its place.
+                        Left::Target | Left::Entry => origin = Origin::Target,
                         _ => {}
                     }
                     if left == Left::Rest {

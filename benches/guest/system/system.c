@@ -40,7 +40,7 @@ static void null_write(u32 n)
 /* Pages of a fresh mapping, written once each. */
 static void page_fault(u32 n)
 {
-	enum { PAGES = 1024 };
+	enum { PAGES = 256 };
 	for (u32 done = 0; done < n; done += PAGES) {
 		volatile char *p = map(PAGES * PAGE);
 		for (u32 i = 0; i < PAGES; i++)
@@ -210,22 +210,22 @@ static const struct {
 	void (*run)(u32);
 	u32 count;
 } measures[] = {
-	{"null-call", null_call, 10000},
-	{"null-write", null_write, 8000},
-	{"page-fault", page_fault, 2048},
-	{"map-unmap", map_unmap, 500},
-	{"fork-exit", fork_exit, 20},
-	{"fork-exec", fork_exec, 8},
-	{"pipe-round", pipe_round, 500},
-	{"switch", switch_process, 2000},
-	{"signal", signal_self, 1000},
-	{"fault-handler", fault_handler, 500},
-	{"read-4k", read_file, 2000},
-	{"open-stat", open_stat, 500},
-	{"short-strings", short_strings, 50000},
+	{"null-call", null_call, 1000},
+	{"null-write", null_write, 500},
+	{"page-fault", page_fault, 256},
+	{"map-unmap", map_unmap, 50},
+	{"fork-exit", fork_exit, 8},
+	{"fork-exec", fork_exec, 3},
+	{"pipe-round", pipe_round, 50},
+	{"switch", switch_process, 500},
+	{"signal", signal_self, 100},
+	{"fault-handler", fault_handler, 50},
+	{"read-4k", read_file, 250},
+	{"open-stat", open_stat, 70},
+	{"short-strings", short_strings, 20000},
 };
 
-enum { ROUNDS = 40 };
+enum { ROUNDS = 200 };
 
 static int equal(const char *a, const char *b)
 {
