@@ -282,6 +282,7 @@ impl Jit {
             address: self.cache.next_address(),
             routines: &self.routines,
             in_page: block.phys() & 0xFFF,
+            pfn: block.phys() >> 12,
             block: id,
             first_site: self.sites.len(),
             first_edge: self.edges.len(),

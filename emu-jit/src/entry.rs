@@ -73,6 +73,9 @@ pub(crate) struct Target {
     pub(crate) address: u64,
 }
 
+/// Most instructions of one stay: each may be a call, which takes 16 bytes of the host's stack.
+const MAX_STAY: u64 = 1 << 15;
+
 /// Entries of the table of indirect branch targets.
 pub(crate) const TARGET_COUNT: usize = 1 << 14;
 
@@ -90,6 +93,8 @@ pub(crate) struct Context {
     kind: u32,
     /// Argument of [`Left`].
     pub(crate) argument: u32,
+    /// The host's stack pointer in the trampoline.
+    stack: u64,
     block: BlockId,
     cpu: *mut CpuState,
     env: *mut Env<'static>,
@@ -109,6 +114,7 @@ const C_EXEC: i32 = offset_of!(Context, exec) as i32;
 const C_SEGMENT: i32 = offset_of!(Context, segment) as i32;
 const C_BUDGET: i32 = offset_of!(Context, budget) as i32;
 const C_TABLES: i32 = offset_of!(Context, tables) as i32;
+const C_STACK: i32 = offset_of!(Context, stack) as i32;
 const C_KIND: i32 = offset_of!(Context, kind) as i32;
 const C_ARGUMENT: i32 = offset_of!(Context, argument) as i32;
 
@@ -282,14 +288,17 @@ pub(crate) struct Routines {
     pub(crate) entry: usize,
     /// Jump: looks for the code of the EIP in the state.
     pub(crate) target_eip: usize,
+    /// Jump: looks for the code of EIP r8d.
+    pub(crate) target: usize,
     /// Jump: EIP r8d has no code in the table.
     pub(crate) target_missed: usize,
 }
 
 type Ops = VecAssembler<X64Relocation>;
 
-/// Emits: jump to the code of EIP r8d, or to `missed`. Changes r9, r10, r11 and the host's flags.
-pub(crate) fn emit_target(ops: &mut Ops, missed: impl FnOnce(&mut Ops)) {
+/// Emits: jump to the code of EIP r8d (or a call of it), or to `missed`. Changes r9, r10, r11 and the host's
+/// flags. Execution goes on behind all this when a call returns.
+pub(crate) fn emit_target(ops: &mut Ops, call: bool, missed: impl FnOnce(&mut Ops)) {
     let miss = ops.new_dynamic_label();
     dynasm!(ops
         ; .arch x64
@@ -307,10 +316,15 @@ pub(crate) fn emit_target(ops: &mut Ops, missed: impl FnOnce(&mut Ops)) {
         ; mov r11d, r8d
         ; and r11d, -0x1000
         ; mov [r13 + PAGE_BASE], r11d
-        ; jmp QWORD [r9 + 8]
-        ; =>miss
     );
+    if !call {
+        dynasm!(ops ; .arch x64 ; jmp QWORD [r9 + 8] ; =>miss);
+        return missed(ops);
+    }
+    let returned = ops.new_dynamic_label();
+    dynasm!(ops ; .arch x64 ; sub rsp, 8 ; call QWORD [r9 + 8] ; jmp =>returned ; =>miss);
     missed(ops);
+    dynasm!(ops ; .arch x64 ; =>returned);
 }
 
 use dynasmrt::DynasmLabelApi;
@@ -324,6 +338,8 @@ impl Routines {
         let leave_stored = ops.new_dynamic_label();
         let missed = ops.new_dynamic_label();
         let target = ops.new_dynamic_label();
+        let target_r8 = ops.new_dynamic_label();
+        let bottom = ops.new_dynamic_label();
 
         let enter = ops.offset().0;
         // enter(state: rdi, code: rsi, budget: rdx, tables: rcx)
@@ -348,7 +364,14 @@ impl Routines {
             ; mov ebp, [r13 + gpr(5)]
             ; mov esi, [r13 + gpr(6)]
             ; mov edi, [r13 + gpr(7)]
-            ; jmp r11
+            ; mov r8, [r13 + CONTEXT]
+            ; mov [r8 + C_STACK], rsp
+            // The bottom of the host's stack of returns: nothing is known of where the guest returns to.
+            ; sub rsp, 8
+            ; call r11
+            ; =>bottom
+            ; call =>target_r8
+            ; jmp =>bottom
             ; =>leave
             ; mov [r13 + gpr(0)], eax
             ; mov [r13 + gpr(1)], ecx
@@ -361,6 +384,9 @@ impl Routines {
             ; mov r8, [r13 + CONTEXT]
             ; mov [r8 + C_BUDGET], r12
             ; =>leave_stored
+            // Whatever calls are under way are forgotten.
+            ; mov r8, [r13 + CONTEXT]
+            ; mov rsp, [r8 + C_STACK]
             ; add rsp, 8
             ; pop r15
             ; pop r14
@@ -462,7 +488,9 @@ impl Routines {
         );
         let target_eip = ops.offset().0;
         dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP]);
-        emit_target(&mut ops, |ops| dynasm!(ops ; .arch x64 ; =>missed));
+        let target_routine = ops.offset().0;
+        dynasm!(ops ; .arch x64 ; =>target_r8);
+        emit_target(&mut ops, false, |ops| dynasm!(ops ; .arch x64 ; =>missed));
         let target_missed = ops.offset().0;
         dynasm!(ops
             ; .arch x64
@@ -483,6 +511,7 @@ impl Routines {
             edge_in_page: at(edge_in_page),
             entry: at(entry),
             target_eip: at(target_eip),
+            target: at(target_routine),
             target_missed: at(target_missed),
         })
     }
@@ -505,7 +534,7 @@ impl Routines {
         in_page: u32,
         end: u64,
     ) -> (Left, Stay) {
-        let budget = end.saturating_sub(cpu.retired).min(1 << 40) as i64;
+        let budget = end.saturating_sub(cpu.retired).min(MAX_STAY) as i64;
         let end = cpu.retired.wrapping_add(budget as u64);
         let mut context = Context {
             exec,
@@ -514,6 +543,7 @@ impl Routines {
             tables: 0,
             kind: Left::Attention as u32,
             argument: 0,
+            stack: 0,
             block: 0,
             cpu: std::ptr::null_mut(),
             env: std::ptr::null_mut(),

@@ -86,6 +86,8 @@ enum Stub {
         size: u32,
         direction: Direction,
     },
+    /// The guest did not return to where the host did.
+    Returned { at: DynamicLabel },
     /// An edge that is not linked, to an offset in the page.
     Edge { at: DynamicLabel, number: usize, target: i32 },
     /// An edge that is not linked, to the EIP in r8d.
@@ -99,6 +101,8 @@ pub(crate) struct Place<'a> {
     pub(crate) routines: &'a Routines,
     /// Offset of the block in its page.
     pub(crate) in_page: u32,
+    /// Physical page the block lies in.
+    pub(crate) pfn: u32,
     pub(crate) block: BlockId,
     pub(crate) first_site: usize,
     pub(crate) first_edge: usize,
@@ -367,6 +371,11 @@ impl Translator<'_> {
                 Stub::Unframed { at, back, slow, register, disp, size, direction } => {
                     dynasm!(self.ops ; .arch x64 ; =>at);
                     self.unframed(register, disp, size, direction, (slow, back));
+                }
+                Stub::Returned { at } => {
+                    dynasm!(self.ops ; .arch x64 ; =>at);
+                    let to = self.place.routines.target;
+                    self.jump(to);
                 }
                 Stub::Edge { at, number, target } => {
                     let number = (self.place.first_edge + number) as i32;
