@@ -11,7 +11,7 @@ pub use map::{PageKind, PhysMap};
 pub use page_flags::{CODE, LINE, PageFlags, line_mask};
 pub use ram::GuestRam;
 
-use crate::cpu::tlb::{Fill, Scalar, Views};
+use crate::cpu::tlb::{Fill, Scalar, ViewStats, Views};
 
 /// A write that hit code: the engine drops the blocks that overlap it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,6 +279,11 @@ impl Memory {
     #[inline(always)]
     pub fn view_address(&self) -> usize {
         self.views.tables_address()
+    }
+
+    /// Counters of the views.
+    pub fn view_stats(&self) -> ViewStats {
+        self.views.stats
     }
 
     /// Forgets every cached translation.

@@ -397,7 +397,7 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         },
         Mnemonic::Rcl | Mnemonic::Rcr => shift_count(ins) == Some(1),
         Mnemonic::Shld | Mnemonic::Shrd => {
-            size(ins) == 4 && register(0) && shift_count(ins).is_some_and(|n| n != 0)
+            size(ins) == 4 && register(0) && shift_count(ins).map_or(!visible, |n| n != 0)
         }
         Mnemonic::Imul => ins.op_count() == 1 || size(ins) == 4 || register(1),
         Mnemonic::Mul => true,
@@ -406,7 +406,8 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         Mnemonic::Cmpxchg8b => memory,
         Mnemonic::Div | Mnemonic::Idiv => size(ins) == 4,
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => {
-            register(0) || ins.op1_kind() == OpKind::Immediate8
+            let based = matches!(ins.memory_segment(), Register::FS | Register::GS);
+            register(0) || ins.op1_kind() == OpKind::Immediate8 || (size(ins) == 4 && !based)
         }
         Mnemonic::Bsf | Mnemonic::Bsr | Mnemonic::Tzcnt | Mnemonic::Lzcnt => size(ins) == 4,
         Mnemonic::Clc | Mnemonic::Stc | Mnemonic::Cmc | Mnemonic::Cld | Mnemonic::Std | Mnemonic::Cli => true,
