@@ -50,6 +50,11 @@ pub(crate) const fn seg_base(s: u8) -> i32 {
     at(offset_of!(CpuState, seg)) + s as i32 * size_of::<emu_core::cpu::Segment>() as i32
 }
 
+/// Selector of segment `s` (a word).
+pub(crate) const fn selector(s: u8) -> i32 {
+    seg_base(s) + offset_of!(emu_core::cpu::Segment, selector) as i32
+}
+
 /// A spare register slot: r11 while the interpreter's function runs.
 pub(crate) const KEPT: i32 = gpr(12);
 
@@ -85,9 +90,10 @@ pub(crate) const PAGE_BASE: i32 = BINDINGS + 4;
 pub(crate) const CONTEXT: i32 = BINDINGS + 8;
 /// Address of the table of indirect branch targets.
 pub(crate) const TARGETS: i32 = BINDINGS + 16;
-/// Bit s: segment s covers all offsets for reading and writing, whatever its base (a byte).
+/// Bit s: segment s covers all offsets for reading and writing, whatever its base. [`QUIET`]. (A byte.)
 pub(crate) const WIDE_SEGMENTS: i32 = BINDINGS + 24;
-
+/// In [`WIDE_SEGMENTS`]: a look around would find no interrupt even if they were enabled.
+pub(crate) const QUIET: u8 = 1 << 7;
 /// SSE instructions neither are undefined nor trap (a byte, 0 or 1).
 pub(crate) const SSE_USABLE: i32 = BINDINGS + 25;
 /// Where the guest's x87 unit is (a byte, see [`crate::fpu`]).

@@ -9,6 +9,9 @@
 //! | --- | --- |
 //! | `engine.rs` | the run loop, translations, links |
 //! | `code.rs` | the code cache: one memory object mapped twice, writable and executable |
+//! | `counts.rs` | what was left to the interpreter, by mnemonic |
+//! | `descriptors.rs` | segment descriptors that were checked before |
+//! | `look.rs` | looks around without leaving host code |
 //! | `entry.rs` | the way into host code and back, what host code calls |
 //! | `fpu.rs` | the guest's x87 unit in the host's |
 //! | `layout.rs` | which guest register lives where; offsets from the state pointer |
@@ -23,6 +26,10 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod code;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod counts;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod descriptors;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod encode;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod engine;
@@ -32,6 +39,8 @@ mod entry;
 mod fpu;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod layout;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod look;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod lower;
 

@@ -19,6 +19,8 @@ mod memory;
 mod mmx;
 mod plan;
 mod simd;
+mod string;
+mod system;
 mod x87;
 
 use dynasm::dynasm;
@@ -105,6 +107,8 @@ enum Stub {
         size: u32,
         direction: Direction,
     },
+    /// The guest did not return to where the host did.
+    Returned { at: DynamicLabel },
     /// An edge that is not linked, to an offset in the page.
     Edge { at: DynamicLabel, number: usize, target: i32 },
     /// An edge that is not linked, to the EIP in r8d.
@@ -118,6 +122,8 @@ pub(crate) struct Place<'a> {
     pub(crate) routines: &'a Routines,
     /// Offset of the block in its page.
     pub(crate) in_page: u32,
+    /// Physical page the block lies in.
+    pub(crate) pfn: u32,
     pub(crate) block: BlockId,
     pub(crate) first_site: usize,
     pub(crate) first_edge: usize,
@@ -304,6 +310,8 @@ impl Translator<'_> {
             uses_flags: facts.uses_flags,
             loads_segment: facts.loads_segment,
             uses_fpu: facts.uses_fpu,
+            mnemonic: self.ins[n].mnemonic() as u16,
+            native: self.plans[n] == Plan::Native,
         });
         number as i32
     }
@@ -323,8 +331,13 @@ impl Translator<'_> {
         if self.insns[self.n].flags & Insn::ENDS_BLOCK == 0 {
             return false;
         }
-        let target = self.place.routines.target_eip;
-        self.jump(target);
+        if system::falls_through(&self.insn()) {
+            let next = self.end_in_page();
+            self.edge(next as i32);
+        } else {
+            let target = self.place.routines.target_eip;
+            self.jump(target);
+        }
         true
     }
 
@@ -429,6 +442,11 @@ impl Translator<'_> {
                 Stub::Unframed { at, back, slow, register, disp, size, direction } => {
                     dynasm!(self.ops ; .arch x64 ; =>at);
                     self.unframed(register, disp, size, direction, (slow, back));
+                }
+                Stub::Returned { at } => {
+                    dynasm!(self.ops ; .arch x64 ; =>at);
+                    let to = self.place.routines.target;
+                    self.jump(to);
                 }
                 Stub::Edge { at, number, target } => {
                     let number = (self.place.first_edge + number) as i32;
