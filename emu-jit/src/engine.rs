@@ -10,6 +10,8 @@ use emu_core::interp::{Env, Fetched, Interpreter};
 use emu_core::mem::Memory;
 
 use crate::code::CodeCache;
+use crate::counts::Counts;
+use crate::descriptors::Descriptors;
 use crate::entry::{self, Left, NO_TARGET, Routines, Site, TARGET_COUNT, Target};
 use crate::lower::{self, Features, Place};
 
@@ -52,8 +54,13 @@ pub struct JitStats {
     /// Host code was left for: a trap or something to look at, an unlinked branch, an unknown indirect
     /// target, an exhausted budget or a dropped block, a changed mode.
     pub left: [u64; 5],
-    /// Interpreter functions called from host code.
+    /// Interpreter functions called from host code for instructions without a lowering.
     pub calls: u64,
+    /// Interpreter functions called from host code because an access was not fast, or another condition of
+    /// the lowering did not hold.
+    pub slow: u64,
+    /// Looks around that found nothing to do and did not leave host code.
+    pub passed: u64,
     /// Instructions executed by the interpreter.
     pub interpreted: u64,
 }
@@ -82,7 +89,12 @@ struct Edge {
     code_entry: Option<u32>,
     /// Physical page of the branch.
     pfn: u32,
+    /// Translation it is linked to, or [`UNLINKED`].
+    to: u32,
 }
+
+/// No translation has this number.
+const UNLINKED: u32 = u32::MAX;
 
 /// Never equal to a code entry.
 const NO_CODE_ENTRY: u32 = u32::MAX;
@@ -102,6 +114,8 @@ pub struct Jit {
     /// [`emu_core::decode::BlockCache::clears`] as of the last look.
     clears: u32,
     stats: JitStats,
+    counts: Box<Counts>,
+    descriptors: Descriptors,
 }
 
 /// Most edges or sites; reaching it drops all translations.
@@ -140,12 +154,20 @@ impl Jit {
             sites: Vec::new(),
             targets: Box::new([NO_TARGET; TARGET_COUNT]),
             stats: JitStats::default(),
+            counts: Counts::new(),
+            descriptors: Descriptors::default(),
         })
     }
 
     /// Counters since construction.
     pub fn jit_stats(&self) -> JitStats {
-        self.stats
+        JitStats { calls: self.counts.total(false), slow: self.counts.total(true), ..self.stats }
+    }
+
+    /// Interpreter functions called from host code, by mnemonic, most frequent first: instructions without
+    /// a lowering, or (`slow`) with one whose conditions did not hold.
+    pub fn calls_by_mnemonic(&self, slow: bool) -> Vec<(String, u64)> {
+        self.counts.by_mnemonic(slow)
     }
 
     /// Drops all translations; decoded blocks stay.
@@ -185,14 +207,17 @@ impl Jit {
     }
 
     /// A translation must not be entered any more.
-    fn kill(&mut self, code: u32) {
-        let Some(code) = self.codes.get_mut(code as usize) else { return };
+    fn kill(&mut self, number: u32) {
+        let Some(code) = self.codes.get_mut(number as usize) else { return };
         let (entry, dead) = (code.entry, code.dead);
         let incoming = std::mem::take(&mut code.incoming);
         self.cache.patch(entry, &[0xE9]);
         self.cache.patch_branch(entry + 1, dead);
         for edge in incoming {
-            if let Some(edge) = self.edges.get(edge as usize) {
+            if let Some(edge) = self.edges.get_mut(edge as usize)
+                && edge.to == number
+            {
+                edge.to = UNLINKED;
                 self.cache.patch_branch(edge.branch, edge.stub);
                 if let Some(at) = edge.code_entry {
                     self.cache.patch(at, &NO_CODE_ENTRY.to_le_bytes());
@@ -257,6 +282,7 @@ impl Jit {
             address: self.cache.next_address(),
             routines: &self.routines,
             in_page: block.phys() & 0xFFF,
+            pfn: block.phys() >> 12,
             block: id,
             first_site: self.sites.len(),
             first_edge: self.edges.len(),
@@ -278,6 +304,7 @@ impl Jit {
             stub: entry + e.stub,
             code_entry: e.code_entry.map(|at| entry + at),
             pfn,
+            to: UNLINKED,
         }));
         let number = self.codes.len() as u32;
         self.codes.push(Code { entry, dead: entry + lowered.dead, incoming: Vec::new() });
@@ -302,6 +329,11 @@ impl Jit {
                     None => {}
                     Some(at) => self.cache.patch(at, &(pfn + 1).to_le_bytes()),
                 }
+                if edge.to == code {
+                    // Linked already: its page was not in the view.
+                    return;
+                }
+                self.edges[number as usize].to = code;
                 target.incoming.push(number);
                 self.cache.patch_branch(edge.branch, target.entry);
             }
@@ -419,14 +451,24 @@ impl CpuEngine for Jit {
                         continue;
                     };
                     let in_page = self.core.cache().block(id).phys() & 0xFFF;
-                    let (left, stay) =
-                        self.routines.run(cpu, &mut env, &self.sites, &self.targets, address, in_page, end);
+                    let (left, stay) = self.routines.run(
+                        cpu,
+                        &mut env,
+                        &self.sites,
+                        &self.targets,
+                        &mut self.counts,
+                        &mut self.descriptors,
+                        address,
+                        in_page,
+                        end,
+                    );
                     self.stats.entries += 1;
-                    self.stats.calls += stay.calls;
+                    self.stats.passed += stay.passed;
                     self.stats.left[left as usize] += 1;
                     match left {
                         Left::Edge => origin = Origin::Edge(stay.argument),
-                        Left::Target => origin = Origin::Target,
+                        // A target that was dropped stays in the table until another takes its place.
+                        Left::Target | Left::Entry => origin = Origin::Target,
                         _ => {}
                     }
                     if left == Left::Rest {

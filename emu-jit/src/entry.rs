@@ -12,12 +12,19 @@ use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, VecAssembler};
 use emu_core::cpu::flags::{self, Flags};
 use emu_core::cpu::tlb::CODE_TABLE;
-use emu_core::cpu::{CpuState, Exec, Trap, cr0, cr4, seg};
+use emu_core::cpu::{CpuState, Exec, Segment, Trap, cr0, cr4, seg};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::interp::Env;
 
 use crate::code::CodeCache;
-use crate::layout::{BIAS, CONTEXT, EIP, PAGE_BASE, SLOT, TARGETS, gpr};
+use crate::counts::Counts;
+use crate::descriptors::Descriptors;
+use crate::fpu;
+use crate::layout::{
+    BIAS, CONTEXT, EIP, HOST_MXCSR, MXCSR, PAGE_BASE, QUIET, SLOT, SSE_USABLE, TARGETS, XMM_RESIDENT, gpr,
+    xmm,
+};
+use crate::look;
 
 /// What translated code knows of one of its instructions when it calls the interpreter's function.
 #[derive(Clone, Copy)]
@@ -36,6 +43,12 @@ pub(crate) struct Site {
     pub(crate) uses_flags: bool,
     /// It may load a segment register or change the mode.
     pub(crate) loads_segment: bool,
+    /// Its function needs the x87 unit in the state.
+    pub(crate) uses_fpu: bool,
+    /// Its number in iced's list of mnemonics, for counters.
+    pub(crate) mnemonic: u16,
+    /// It was lowered natively: it is left to the interpreter only when something is not fast.
+    pub(crate) native: bool,
 }
 
 /// Why translated code was left.
@@ -66,6 +79,9 @@ pub(crate) struct Target {
     pub(crate) address: u64,
 }
 
+/// Most instructions of one stay: each may be a call, which takes 16 bytes of the host's stack.
+const MAX_STAY: u64 = 1 << 15;
+
 /// Entries of the table of indirect branch targets.
 pub(crate) const TARGET_COUNT: usize = 1 << 14;
 
@@ -76,12 +92,17 @@ pub(crate) const NO_TARGET: Target = Target { eip: 0, code_entry: u32::MAX, addr
 #[repr(C)]
 pub(crate) struct Context {
     exec: unsafe extern "sysv64" fn(*mut Context, u32) -> u32,
+    load_fpu: unsafe extern "sysv64" fn(*mut Context, u32) -> u32,
+    refuse: unsafe extern "sysv64" fn(*mut Context, u32) -> u32,
+    segment: unsafe extern "sysv64" fn(*mut Context, u32, u32) -> u32,
     /// Instructions left; negative if the block that was entered is not covered.
     pub(crate) budget: i64,
     tables: u64,
     kind: u32,
     /// Argument of [`Left`].
     pub(crate) argument: u32,
+    /// The host's stack pointer in the trampoline.
+    stack: u64,
     block: BlockId,
     cpu: *mut CpuState,
     env: *mut Env<'static>,
@@ -91,13 +112,21 @@ pub(crate) struct Context {
     end: u64,
     /// The trap that an instruction raised; EIP is at it.
     pub(crate) trap: Option<Trap>,
-    /// Calls of interpreter functions.
-    pub(crate) calls: u64,
+    /// Times nothing was found by a look around that did not leave translated code.
+    passed: u64,
+    counts: *mut Counts,
+    descriptors: *mut Descriptors,
+    /// The host's x87 unit was used.
+    fpu_used: bool,
 }
 
 const C_EXEC: i32 = offset_of!(Context, exec) as i32;
+const C_REFUSE: i32 = offset_of!(Context, refuse) as i32;
+const C_LOAD_FPU: i32 = offset_of!(Context, load_fpu) as i32;
+const C_SEGMENT: i32 = offset_of!(Context, segment) as i32;
 const C_BUDGET: i32 = offset_of!(Context, budget) as i32;
 const C_TABLES: i32 = offset_of!(Context, tables) as i32;
+const C_STACK: i32 = offset_of!(Context, stack) as i32;
 const C_KIND: i32 = offset_of!(Context, kind) as i32;
 const C_ARGUMENT: i32 = offset_of!(Context, argument) as i32;
 
@@ -136,23 +165,28 @@ pub(crate) fn is_flat(cpu: &CpuState) -> bool {
 
 /// Segments that can be read and written at any offset.
 fn wide_segments(cpu: &CpuState) -> u64 {
-    let expands_down = |a: u16| a & (seg_attr::CODE | seg_attr::DC) == seg_attr::DC;
     if cpu.alignment_checked {
         return 0;
     }
-    (0..6)
-        .filter(|&n| {
-            let s = &cpu.seg[n];
-            s.is_readable() && s.is_writable() && s.limit == u32::MAX && !expands_down(s.attr)
-        })
-        .fold(0, |mask, n| mask | 1 << n)
+    (0..6).filter(|&n| is_wide(&cpu.seg[n])).fold(0, |mask, n| mask | 1 << n)
+}
+
+fn is_wide(s: &Segment) -> bool {
+    let expands_down = s.attr & (seg_attr::CODE | seg_attr::DC) == seg_attr::DC;
+    s.is_readable() && s.is_writable() && s.limit == u32::MAX && !expands_down
 }
 
 /// What translated code looks up instead of computing: [`crate::layout::WIDE_SEGMENTS`],
 /// [`crate::layout::SSE_USABLE`], [`crate::layout::HOST_MXCSR`].
-fn assumptions(cpu: &CpuState) -> u64 {
+fn assumptions(cpu: &CpuState, quiet: bool) -> u64 {
     let sse = cpu.cr0 & (cr0::EM | cr0::TS) == 0 && cpu.cr4 & cr4::OSFXSR != 0;
-    wide_segments(cpu) | u64::from(sse) << 8 | 0x1F80 << 32
+    let quiet = if quiet { u64::from(QUIET) } else { 0 };
+    wide_segments(cpu) | quiet | u64::from(sse) << 8 | 0x1F80 << 32
+}
+
+/// Takes note of changed [`assumptions`].
+fn assume(cpu: &mut CpuState, quiet: bool) {
+    cpu.bindings[3] = cpu.bindings[3] & fpu::BINDING_MASK | assumptions(cpu, quiet);
 }
 
 use emu_core::cpu::segment::attr as seg_attr;
@@ -169,32 +203,54 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
     let site = unsafe { &*cx.sites.add((number as usize).min(cx.site_count - 1)) };
     // SAFETY: by contract.
     let (cpu, env) = unsafe { (&mut *cx.cpu, &mut *cx.env) };
-    cx.calls += 1;
     let next = page_base(cpu).wrapping_add(u32::from(site.end_in_page));
     cpu.eip = next;
     cpu.retired = cx.end.wrapping_sub((cx.budget + i64::from(site.left)) as u64);
     env.index = 0;
     env.limit = 1;
+    // SAFETY: by contract; mnemonics are fewer than counters.
+    unsafe { (*cx.counts).count_call(site) };
     if site.uses_flags {
         cpu.flags = unpack(slot(cpu));
     }
+    if site.uses_fpu {
+        fpu::store(cpu);
+    } else if site.loads_segment {
+        fpu::settle(cpu);
+    }
     let result = (site.insn.exec)(cpu, env, &site.insn);
+    if cpu.cr0 & (cr0::EM | cr0::TS) != 0 {
+        fpu::store(cpu);
+    }
     if site.uses_flags {
         let packed = pack(cpu.flags);
         set_slot(cpu, packed);
     }
-    cx.tables = env.mem.view_address() as u64;
     if let Err(trap) = result {
         cpu.eip = next.wrapping_sub(u32::from(site.insn.len));
-        cx.trap = Some(trap);
-        cx.kind = Left::Attention as u32;
-        return 1;
+        if !site.uses_flags {
+            cpu.flags = unpack(slot(cpu));
+        }
+        // Delivery loads segments and may switch tasks.
+        fpu::settle(cpu);
+        let delivered = look::deliver(cpu, env, trap);
+        if cpu.cr0 & (cr0::EM | cr0::TS) != 0 {
+            fpu::store(cpu);
+        }
+        return match delivered {
+            Ok(()) => go_on_at_eip(cx, cpu, env),
+            Err(trap) => {
+                cx.trap = Some(trap);
+                cx.kind = Left::Attention as u32;
+                1
+            }
+        };
     }
     cpu.retired += 1;
     if env.limit == 0 {
-        cx.kind = Left::Attention as u32;
-        return 1;
+        return go_on_at_eip(cx, cpu, env);
     }
+    cx.tables = env.mem.view_address() as u64;
     if site.loads_segment {
         if !is_flat(cpu) {
             cx.kind = Left::Rest as u32;
@@ -202,9 +258,92 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
             cx.argument = u32::from(site.index) + 1;
             return 1;
         }
-        cpu.bindings[3] = assumptions(cpu);
+        assume(cpu, cpu.bindings[3] & u64::from(QUIET) != 0);
     }
     0
+}
+
+/// Loads the guest's x87 unit into the host's, for instruction `number / 2`, or, if `number` is odd, for
+/// what follows it. Returns 0, or 1 if the interpreter has to go on instead.
+///
+/// # Safety
+/// As for [`exec`].
+unsafe extern "sysv64" fn load_fpu(context: *mut Context, number: u32) -> u32 {
+    // SAFETY: by contract; the caller is emitted code, which holds no references.
+    let cx = unsafe { &mut *context };
+    // SAFETY: by contract.
+    let cpu = unsafe { &mut *cx.cpu };
+    if fpu::is_usable(cpu) {
+        fpu::load(cpu);
+        cx.fpu_used = true;
+        return 0;
+    }
+    // SAFETY: the same contract.
+    unsafe { refuse(context, number) }
+}
+
+/// Instruction `number / 2`, or, if `number` is odd, what follows it, needs registers that it may not use:
+/// the interpreter has to go on.
+///
+/// # Safety
+/// As for [`exec`].
+unsafe extern "sysv64" fn refuse(context: *mut Context, number: u32) -> u32 {
+    // SAFETY: by contract; the caller is emitted code, which holds no references.
+    let cx = unsafe { &mut *context };
+    // SAFETY: by contract.
+    let cpu = unsafe { &mut *cx.cpu };
+    // SAFETY: as in `exec`.
+    let site = unsafe { &*cx.sites.add((number as usize >> 1).min(cx.site_count - 1)) };
+    let done = number & 1;
+    let next = page_base(cpu).wrapping_add(u32::from(site.end_in_page));
+    cpu.eip = if done != 0 { next } else { next.wrapping_sub(u32::from(site.insn.len)) };
+    cpu.retired =
+        cx.end.wrapping_sub((cx.budget + i64::from(site.left)) as u64).wrapping_add(u64::from(done));
+    cx.kind = Left::Rest as u32;
+    cx.block = site.block;
+    cx.argument = u32::from(site.index) + done;
+    1
+}
+
+/// Loads ES, DS, FS or GS if that is simple. Returns 0, with nothing changed, if it is not.
+///
+/// # Safety
+/// As [`exec`].
+unsafe extern "sysv64" fn load_segment(context: *mut Context, index: u32, selector: u32) -> u32 {
+    // SAFETY: by contract; the caller is emitted code, which holds no references.
+    let (cpu, env, descriptors) =
+        unsafe { (&mut *(*context).cpu, &mut *(*context).env, &mut *(*context).descriptors) };
+    let Some(segment) = descriptors.data_segment(cpu, env, selector as u16) else { return 0 };
+    let index = index as usize;
+    let flat = segment.is_flat() && segment.is_readable() && segment.is_writable();
+    if !flat && matches!(index, seg::ES | seg::DS) {
+        return 0;
+    }
+    fpu::settle(cpu);
+    cpu.set_segment(index, segment);
+    let bit = 1u64 << index;
+    if is_wide(&segment) {
+        cpu.bindings[3] |= bit
+    } else {
+        cpu.bindings[3] &= !bit
+    }
+    1
+}
+
+/// The run loop would look around now: goes on at EIP without it (2) if it would find nothing, else leaves
+/// (1).
+fn go_on_at_eip(cx: &mut Context, cpu: &mut CpuState, env: &mut Env<'_>) -> u32 {
+    if cpu.retired >= cx.end || !look::is_quiet(cpu, env) || !is_flat(cpu) {
+        cx.kind = Left::Attention as u32;
+        return 1;
+    }
+    look::pass(cpu, env);
+    let quiet = cpu.eflags & flags::IF != 0 || env.sys.is_quiet(true);
+    assume(cpu, quiet);
+    cx.tables = env.mem.view_address() as u64;
+    cx.budget = cx.end.wrapping_sub(cpu.retired) as i64;
+    cx.passed += 1;
+    2
 }
 
 /// Addresses of the shared routines.
@@ -213,6 +352,16 @@ pub(crate) struct Routines {
     enter: usize,
     /// Call: executes site r8d; does not return if the code has to be left.
     pub(crate) exec: usize,
+    /// The same, and the XMM registers stay resident if they were.
+    pub(crate) exec_keep: usize,
+    /// Call: loads the XMM registers and MXCSR for `r8d` (see [`refuse`]); does not return if they cannot
+    /// be used. Changes r10.
+    pub(crate) load_xmm: usize,
+    /// Call: loads the x87 unit for `r8d` (see [`load_fpu`]); does not return if it cannot be used.
+    /// Changes no guest register, and of the others not r11.
+    pub(crate) load_fpu: usize,
+    /// Call: loads segment register r9d with selector r8d; r8d is 0 if the interpreter has to do it.
+    pub(crate) segment: usize,
     /// Jump: unlinked edge r9d to EIP r8d.
     pub(crate) edge: usize,
     /// Jump: unlinked edge r9d to offset r8d of the current page.
@@ -221,14 +370,17 @@ pub(crate) struct Routines {
     pub(crate) entry: usize,
     /// Jump: looks for the code of the EIP in the state.
     pub(crate) target_eip: usize,
+    /// Jump: looks for the code of EIP r8d.
+    pub(crate) target: usize,
     /// Jump: EIP r8d has no code in the table.
     pub(crate) target_missed: usize,
 }
 
 type Ops = VecAssembler<X64Relocation>;
 
-/// Emits: jump to the code of EIP r8d, or to `missed`. Changes r9, r10, r11 and the host's flags.
-pub(crate) fn emit_target(ops: &mut Ops, missed: impl FnOnce(&mut Ops)) {
+/// Emits: jump to the code of EIP r8d (or a call of it), or to `missed`. Changes r9, r10, r11 and the host's
+/// flags. Execution goes on behind all this when a call returns.
+pub(crate) fn emit_target(ops: &mut Ops, call: bool, missed: impl FnOnce(&mut Ops)) {
     let miss = ops.new_dynamic_label();
     dynasm!(ops
         ; .arch x64
@@ -246,10 +398,15 @@ pub(crate) fn emit_target(ops: &mut Ops, missed: impl FnOnce(&mut Ops)) {
         ; mov r11d, r8d
         ; and r11d, -0x1000
         ; mov [r13 + PAGE_BASE], r11d
-        ; jmp QWORD [r9 + 8]
-        ; =>miss
     );
+    if !call {
+        dynasm!(ops ; .arch x64 ; jmp QWORD [r9 + 8] ; =>miss);
+        return missed(ops);
+    }
+    let returned = ops.new_dynamic_label();
+    dynasm!(ops ; .arch x64 ; sub rsp, 8 ; call QWORD [r9 + 8] ; jmp =>returned ; =>miss);
     missed(ops);
+    dynasm!(ops ; .arch x64 ; =>returned);
 }
 
 use dynasmrt::DynasmLabelApi;
@@ -262,6 +419,11 @@ impl Routines {
         let leave = ops.new_dynamic_label();
         let leave_stored = ops.new_dynamic_label();
         let missed = ops.new_dynamic_label();
+        let spill = ops.new_dynamic_label();
+        let fill = ops.new_dynamic_label();
+        let target = ops.new_dynamic_label();
+        let target_r8 = ops.new_dynamic_label();
+        let bottom = ops.new_dynamic_label();
 
         let enter = ops.offset().0;
         // enter(state: rdi, code: rsi, budget: rdx, tables: rcx)
@@ -286,7 +448,14 @@ impl Routines {
             ; mov ebp, [r13 + gpr(5)]
             ; mov esi, [r13 + gpr(6)]
             ; mov edi, [r13 + gpr(7)]
-            ; jmp r11
+            ; mov r8, [r13 + CONTEXT]
+            ; mov [r8 + C_STACK], rsp
+            // The bottom of the host's stack of returns: nothing is known of where the guest returns to.
+            ; sub rsp, 8
+            ; call r11
+            ; =>bottom
+            ; call =>target_r8
+            ; jmp =>bottom
             ; =>leave
             ; mov [r13 + gpr(0)], eax
             ; mov [r13 + gpr(1)], ecx
@@ -298,7 +467,13 @@ impl Routines {
             ; mov [r13 + gpr(7)], edi
             ; mov r8, [r13 + CONTEXT]
             ; mov [r8 + C_BUDGET], r12
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; je =>leave_stored
+            ; call =>spill
             ; =>leave_stored
+            // Whatever calls are under way are forgotten.
+            ; mov r8, [r13 + CONTEXT]
+            ; mov rsp, [r8 + C_STACK]
             ; add rsp, 8
             ; pop r15
             ; pop r14
@@ -307,10 +482,49 @@ impl Routines {
             ; pop rbp
             ; pop rbx
             ; ret
+            // Stores the XMM registers and MXCSR in the state.
+            ; =>spill
+            ; movaps [r13 + xmm(0)], xmm0
+            ; movaps [r13 + xmm(1)], xmm1
+            ; movaps [r13 + xmm(2)], xmm2
+            ; movaps [r13 + xmm(3)], xmm3
+            ; movaps [r13 + xmm(4)], xmm4
+            ; movaps [r13 + xmm(5)], xmm5
+            ; movaps [r13 + xmm(6)], xmm6
+            ; movaps [r13 + xmm(7)], xmm7
+            ; stmxcsr [r13 + MXCSR]
+            ; ldmxcsr [r13 + HOST_MXCSR]
+            ; ret
+            // Loads them.
+            ; =>fill
+            ; movaps xmm0, [r13 + xmm(0)]
+            ; movaps xmm1, [r13 + xmm(1)]
+            ; movaps xmm2, [r13 + xmm(2)]
+            ; movaps xmm3, [r13 + xmm(3)]
+            ; movaps xmm4, [r13 + xmm(4)]
+            ; movaps xmm5, [r13 + xmm(5)]
+            ; movaps xmm6, [r13 + xmm(6)]
+            ; movaps xmm7, [r13 + xmm(7)]
+            ; ldmxcsr [r13 + MXCSR]
+            ; ret
+        );
+        let exec_keep = ops.offset().0;
+        let plain = ops.new_dynamic_label();
+        dynasm!(ops
+            ; .arch x64
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; je =>plain
+            ; call =>spill
+            ; jmp =>plain
         );
         let exec = ops.offset().0;
         dynasm!(ops
             ; .arch x64
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; je =>plain
+            ; mov BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; call =>spill
+            ; =>plain
             ; mov [r13 + gpr(0)], eax
             ; mov [r13 + gpr(1)], ecx
             ; mov [r13 + gpr(2)], edx
@@ -337,10 +551,125 @@ impl Routines {
             ; mov ebp, [r13 + gpr(5)]
             ; mov esi, [r13 + gpr(6)]
             ; mov edi, [r13 + gpr(7)]
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; jne =>fill
             ; ret
             ; out:
             ; add rsp, 8
-            ; jmp =>leave_stored
+            ; cmp eax, 1
+            ; je =>leave_stored
+            ; mov r8, [r13 + CONTEXT]
+            ; mov r12, [r8 + C_BUDGET]
+            ; mov r15, [r8 + C_TABLES]
+            ; mov eax, [r13 + gpr(0)]
+            ; mov ecx, [r13 + gpr(1)]
+            ; mov edx, [r13 + gpr(2)]
+            ; mov ebx, [r13 + gpr(3)]
+            ; mov r14d, [r13 + gpr(4)]
+            ; mov ebp, [r13 + gpr(5)]
+            ; mov esi, [r13 + gpr(6)]
+            ; mov edi, [r13 + gpr(7)]
+            ; mov BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; jmp =>target
+        );
+        let segment = ops.offset().0;
+        let away = ops.new_dynamic_label();
+        // Only registers that the host's functions may change are saved.
+        dynasm!(ops
+            ; .arch x64
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; je =>away
+            ; mov BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; call =>spill
+            ; =>away
+            ; mov [r13 + gpr(0)], eax
+            ; mov [r13 + gpr(1)], ecx
+            ; mov [r13 + gpr(2)], edx
+            ; mov [r13 + gpr(6)], esi
+            ; mov [r13 + gpr(7)], edi
+            ; mov rdi, [r13 + CONTEXT]
+            ; mov esi, r9d
+            ; mov edx, r8d
+            ; sub rsp, 8
+            ; call QWORD [rdi + C_SEGMENT]
+            ; add rsp, 8
+            ; mov r8d, eax
+            ; mov eax, [r13 + gpr(0)]
+            ; mov ecx, [r13 + gpr(1)]
+            ; mov edx, [r13 + gpr(2)]
+            ; mov esi, [r13 + gpr(6)]
+            ; mov edi, [r13 + gpr(7)]
+            ; ret
+        );
+        let load_xmm = ops.offset().0;
+        let unusable = ops.new_dynamic_label();
+        dynasm!(ops
+            ; .arch x64
+            ; cmp BYTE [BYTE r13 + SSE_USABLE as i8], 0
+            ; je =>unusable
+            // Unmasked exceptions are the interpreter's affair.
+            ; mov r10d, [r13 + MXCSR]
+            ; not r10d
+            ; test r10d, 0x1F80
+            ; jnz =>unusable
+            ; mov BYTE [BYTE r13 + XMM_RESIDENT as i8], 1
+            ; jmp =>fill
+            ; =>unusable
+            ; push rax
+            ; push rcx
+            ; push rdx
+            ; push rsi
+            ; push rdi
+            ; sub rsp, 16
+            ; mov rdi, [r13 + CONTEXT]
+            ; mov [rdi + C_BUDGET], r12
+            ; mov esi, r8d
+            ; call QWORD [rdi + C_REFUSE]
+            ; add rsp, 16
+            ; pop rdi
+            ; pop rsi
+            ; pop rdx
+            ; pop rcx
+            ; pop rax
+            ; add rsp, 8
+            ; jmp =>leave
+        );
+        let load_fpu = ops.offset().0;
+        let away = ops.new_dynamic_label();
+        dynasm!(ops
+            ; .arch x64
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; je =>away
+            ; call =>spill
+            ; =>away
+            ; push rax
+            ; push rcx
+            ; push rdx
+            ; push rsi
+            ; push rdi
+            ; push r11
+            ; mov rdi, [r13 + CONTEXT]
+            ; mov [rdi + C_BUDGET], r12
+            ; mov esi, r8d
+            ; sub rsp, 8
+            ; call QWORD [rdi + C_LOAD_FPU]
+            ; add rsp, 8
+            ; mov r8d, eax
+            ; pop r11
+            ; pop rdi
+            ; pop rsi
+            ; pop rdx
+            ; pop rcx
+            ; pop rax
+            ; test r8d, r8d
+            ; jnz >refused
+            ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; jne =>fill
+            ; ret
+            ; refused:
+            ; mov BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
+            ; add rsp, 8
+            ; jmp =>leave
         );
         let edge_in_page = ops.offset().0;
         dynasm!(ops ; .arch x64 ; add r8d, [r13 + PAGE_BASE]);
@@ -363,8 +692,10 @@ impl Routines {
             ; jmp =>leave
         );
         let target_eip = ops.offset().0;
-        dynasm!(ops ; .arch x64 ; mov r8d, [r13 + EIP]);
-        emit_target(&mut ops, |ops| dynasm!(ops ; .arch x64 ; =>missed));
+        dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP]);
+        let target_routine = ops.offset().0;
+        dynasm!(ops ; .arch x64 ; =>target_r8);
+        emit_target(&mut ops, false, |ops| dynasm!(ops ; .arch x64 ; =>missed));
         let target_missed = ops.offset().0;
         dynasm!(ops
             ; .arch x64
@@ -380,10 +711,15 @@ impl Routines {
         Some(Self {
             enter: at(enter),
             exec: at(exec),
+            exec_keep: at(exec_keep),
+            load_xmm: at(load_xmm),
+            load_fpu: at(load_fpu),
+            segment: at(segment),
             edge: at(edge),
             edge_in_page: at(edge_in_page),
             entry: at(entry),
             target_eip: at(target_eip),
+            target: at(target_routine),
             target_missed: at(target_missed),
         })
     }
@@ -400,18 +736,24 @@ impl Routines {
         env: &mut Env<'_>,
         sites: &[Site],
         targets: &[Target; TARGET_COUNT],
+        counts: &mut Counts,
+        descriptors: &mut Descriptors,
         address: usize,
         in_page: u32,
         end: u64,
     ) -> (Left, Stay) {
-        let budget = end.saturating_sub(cpu.retired).min(1 << 40) as i64;
+        let budget = end.saturating_sub(cpu.retired).min(MAX_STAY) as i64;
         let end = cpu.retired.wrapping_add(budget as u64);
         let mut context = Context {
             exec,
+            load_fpu,
+            refuse,
+            segment: load_segment,
             budget,
             tables: 0,
             kind: Left::Attention as u32,
             argument: 0,
+            stack: 0,
             block: 0,
             cpu: std::ptr::null_mut(),
             env: std::ptr::null_mut(),
@@ -419,7 +761,10 @@ impl Routines {
             site_count: sites.len().max(1),
             end,
             trap: None,
-            calls: 0,
+            fpu_used: false,
+            passed: 0,
+            counts,
+            descriptors,
         };
         let tables = env.mem.view_address();
         let base = cpu.eip.wrapping_sub(in_page);
@@ -427,7 +772,7 @@ impl Routines {
             u64::from(base) << 32 | u64::from(pack(cpu.flags)),
             0,
             targets.as_ptr() as u64,
-            assumptions(cpu),
+            assumptions(cpu, env.sys.is_quiet(true)) | fpu::BINDING,
         ];
         let state = std::ptr::from_mut(cpu);
         context.cpu = state;
@@ -442,6 +787,10 @@ impl Routines {
         // and context, through the pointers handed over; guest RAM is reached through the view tables,
         // whose fast entries are addresses of RAM pages.
         enter(state, address, budget, tables);
+        if context.fpu_used {
+            fpu::store(cpu);
+            fpu::reset();
+        }
         // The pointers must not outlive this call.
         cpu.bindings[1] = 0;
         cpu.bindings[2] = 0;
@@ -460,7 +809,7 @@ impl Routines {
             argument: context.argument,
             block: context.block,
             trap: context.trap,
-            calls: context.calls,
+            passed: context.passed,
             page_base: page_base(cpu),
         };
         (left, stay)
@@ -475,8 +824,8 @@ pub(crate) struct Stay {
     pub(crate) block: BlockId,
     /// The trap that an instruction raised; EIP is at it.
     pub(crate) trap: Option<Trap>,
-    /// Calls of interpreter functions.
-    pub(crate) calls: u64,
+    /// Looks around that found nothing and did not leave translated code.
+    pub(crate) passed: u64,
     /// EIP of the first byte of the page that was left.
     pub(crate) page_base: u32,
 }

@@ -8,6 +8,8 @@
 //! | r12 | instructions left in the slice |
 //! | r15 | view tables of the current class |
 //! | r8-r11 | scratch |
+//! | xmm0-xmm7, MXCSR | the guest's while [`XMM_RESIDENT`] says so |
+//! | x87 unit | the guest's while [`FPU`] says so |
 //!
 //! Bits 63:32 of the eight guest registers are zero at every instruction boundary.
 
@@ -48,8 +50,19 @@ pub(crate) const fn seg_base(s: u8) -> i32 {
     at(offset_of!(CpuState, seg)) + s as i32 * size_of::<emu_core::cpu::Segment>() as i32
 }
 
+/// Selector of segment `s` (a word).
+pub(crate) const fn selector(s: u8) -> i32 {
+    seg_base(s) + offset_of!(emu_core::cpu::Segment, selector) as i32
+}
+
 /// A spare register slot: r11 while the interpreter's function runs.
 pub(crate) const KEPT: i32 = gpr(12);
+
+/// Spare register slots: the last x87 instruction, see [`crate::fpu::Note`], and EIP of the first byte of the
+/// page it lies in.
+pub(crate) const X87_NOTE: i32 = gpr(9);
+/// See [`X87_NOTE`].
+pub(crate) const X87_PAGE: i32 = gpr(13);
 
 /// Spare register slots: the table entry of the page ESP (0) or EBP (1) points into, 0 if accesses have to
 /// look for themselves (8 bytes).
@@ -69,17 +82,24 @@ const BINDINGS: i32 = at(offset_of!(CpuState, bindings));
 /// Arithmetic flags as translated code keeps them between instructions (a word): the high byte is what
 /// LAHF gives, bit 0 is OF.
 pub(crate) const SLOT: i32 = BINDINGS;
+/// The host's XMM0-XMM7 and MXCSR are the guest's (a byte, 0 or 1).
+pub(crate) const XMM_RESIDENT: i32 = BINDINGS + 2;
 /// EIP of the first byte of the page the running block lies in.
 pub(crate) const PAGE_BASE: i32 = BINDINGS + 4;
 /// Address of the [`crate::entry::Context`].
 pub(crate) const CONTEXT: i32 = BINDINGS + 8;
 /// Address of the table of indirect branch targets.
 pub(crate) const TARGETS: i32 = BINDINGS + 16;
-/// Bit s: segment s covers all offsets for reading and writing, whatever its base (a byte).
+/// Bit s: segment s covers all offsets for reading and writing, whatever its base. [`QUIET`]. (A byte.)
 pub(crate) const WIDE_SEGMENTS: i32 = BINDINGS + 24;
-
+/// In [`WIDE_SEGMENTS`]: a look around would find no interrupt even if they were enabled.
+pub(crate) const QUIET: u8 = 1 << 7;
 /// SSE instructions neither are undefined nor trap (a byte, 0 or 1).
 pub(crate) const SSE_USABLE: i32 = BINDINGS + 25;
+/// Where the guest's x87 unit is (a byte, see [`crate::fpu`]).
+pub(crate) const FPU: i32 = BINDINGS + 26;
+/// Segment of the last x87 operand whose selector has not been recorded (a byte, see [`crate::fpu`]).
+pub(crate) const DATA_SEGMENT: i32 = BINDINGS + 27;
 /// MXCSR.
 pub(crate) const MXCSR: i32 = at(offset_of!(CpuState, mxcsr));
 /// The value of MXCSR that Rust code runs with.
@@ -89,6 +109,10 @@ pub(crate) const HOST_MXCSR: i32 = BINDINGS + 28;
 pub(crate) const fn xmm(n: u8) -> i32 {
     at(offset_of!(CpuState, xmm)) + 16 * n as i32
 }
+
+const X87: i32 = at(offset_of!(CpuState, x87));
+/// Offset of the last x87 operand.
+pub(crate) const X87_DP: i32 = X87 + offset_of!(emu_core::cpu::state::X87, dp) as i32;
 
 const _: () = {
     assert!(offset_of!(emu_core::cpu::Segment, base) == 0);

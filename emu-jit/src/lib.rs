@@ -9,7 +9,11 @@
 //! | --- | --- |
 //! | `engine.rs` | the run loop, translations, links |
 //! | `code.rs` | the code cache: one memory object mapped twice, writable and executable |
+//! | `counts.rs` | what was left to the interpreter, by mnemonic |
+//! | `descriptors.rs` | segment descriptors that were checked before |
+//! | `look.rs` | looks around without leaving host code |
 //! | `entry.rs` | the way into host code and back, what host code calls |
+//! | `fpu.rs` | the guest's x87 unit in the host's |
 //! | `layout.rs` | which guest register lives where; offsets from the state pointer |
 //! | `encode.rs` | host instructions whose opcode is chosen at run time |
 //! | `lower/` | one block: guest instructions to host instructions |
@@ -22,13 +26,21 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod code;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod counts;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod descriptors;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod encode;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod engine;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod entry;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod fpu;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod layout;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod look;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod lower;
 

@@ -72,12 +72,21 @@ pub trait SystemBus {
     fn interrupt_pending(&self) -> bool;
     /// Interrupt acknowledge cycle: the vector to deliver, `None` if the request went away.
     fn ack_interrupt(&mut self, mem: &mut Memory, cx: CpuContext) -> Option<u8>;
+    /// A non-maskable interrupt is pending. Whoever implements this implements [`SystemBus::take_nmi`].
+    fn nmi_pending(&self) -> bool {
+        false
+    }
     /// Takes a pending non-maskable interrupt.
     fn take_nmi(&mut self) -> bool {
         false
     }
     /// True if a device asked the machine to act (reset, power-off, stop): the engine must return.
     fn must_exit(&self) -> bool;
+    /// True if a look between two instructions would find nothing here: the engine need not return, no
+    /// NMI is pending and, if `interrupts` are enabled, no interrupt either.
+    fn is_quiet(&self, interrupts: bool) -> bool {
+        !self.must_exit() && !self.nmi_pending() && !(interrupts && self.interrupt_pending())
+    }
     /// Time stamp counter before the offset the CPU adds, at `cx.retired` instructions.
     fn tsc(&mut self, cx: CpuContext) -> u64;
     /// Physical address base from IA32_APIC_BASE (MSR 1Bh); `None` = the machine has no local APIC.

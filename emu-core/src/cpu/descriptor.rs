@@ -276,6 +276,15 @@ pub fn data_segment(cpu: &mut CpuState, env: &mut Env<'_>, selector: u16, fault:
     Ok(d.segment(selector))
 }
 
+/// Contents of DS, ES, FS or GS for a selector and the bits of its descriptor, if a load succeeds and has no
+/// effect on the table.
+pub fn accessed_data_segment(raw: u64, selector: u16, cpl: u8) -> Option<Segment> {
+    let d = Descriptor { low: raw as u32, high: (raw >> 32) as u32, at: 0 };
+    let allowed = d.is_readable() && (d.is_conforming() || d.dpl() >= rpl(selector).max(cpl));
+    let accessed = d.high & 1 << 8 != 0;
+    (allowed && d.is_present() && accessed).then(|| d.segment(selector))
+}
+
 /// Contents of LDTR for a selector.
 ///
 /// # Errors

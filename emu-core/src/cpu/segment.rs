@@ -112,7 +112,7 @@ impl Segment {
     }
 
     /// Base 0 and every offset allowed: accesses need no check in the directions the type permits.
-    pub(crate) const fn is_flat(&self) -> bool {
+    pub const fn is_flat(&self) -> bool {
         self.base == 0 && self.limit == u32::MAX && self.attr & (attr::CODE | attr::DC) != attr::DC
     }
 }

@@ -172,6 +172,25 @@ pub struct Views {
     writers: Vec<u32>,
     /// Counts changes that may have removed a code entry; compared for equality only.
     pub(crate) generation: u64,
+    /// Counters.
+    pub(crate) stats: ViewStats,
+}
+
+/// What happened to the views; all deterministic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ViewStats {
+    /// Pages made fast for data, or executable.
+    pub fills: u64,
+    /// Entries dropped because the address space changed.
+    pub dropped: u64,
+    /// Loads of CR3.
+    pub switches: u64,
+    /// Times everything was dropped.
+    pub flushes: u64,
+    /// INVLPG.
+    pub invalidations: u64,
+    /// Physical pages that became slow to write.
+    pub protections: u64,
 }
 
 // SAFETY: the raw table pointers point into mappings owned by the same value.
@@ -187,6 +206,7 @@ impl Views {
             current: 0,
             writers: vec![NO_WRITER; ram_pages],
             generation: 0,
+            stats: ViewStats::default(),
         })
     }
 
@@ -242,6 +262,7 @@ impl Views {
         if (u64::from(fill.pfn) + 1) << 12 > ram.len() as u64 {
             return;
         }
+        self.stats.fills += 1;
         let ram_base = ram.base_addr();
         let view = &mut self.views[usize::from(user)];
         view.note_fill(fill.lin_page, fill.global, fill.large);
@@ -263,6 +284,7 @@ impl Views {
 
     /// Caches that a linear page is executable and where it lies.
     pub(crate) fn fill_code(&mut self, user: bool, lin_page: u32, pfn: u32, global: bool, large: bool) {
+        self.stats.fills += 1;
         let view = &mut self.views[usize::from(user)];
         view.note_fill(lin_page, global, large);
         view.tables_mut().code[lin_page as usize & (PAGES - 1)] = pfn + 1;
@@ -275,6 +297,7 @@ impl Views {
         if writer == NO_WRITER {
             return;
         }
+        self.stats.protections += 1;
         let host = ram_base + (u64::from(pfn) << 12);
         for view in &mut self.views {
             if writer == MANY_WRITERS {
@@ -295,6 +318,8 @@ impl Views {
     /// CR3 load: drops everything that is not global.
     pub fn flush_non_global(&mut self) {
         self.generation += 1;
+        self.stats.switches += 1;
+        self.stats.dropped += self.views.iter().map(|v| v.filled.len() as u64).sum::<u64>();
         self.views.iter_mut().for_each(View::flush_non_global);
         self.select(self.is_user());
     }
@@ -302,6 +327,7 @@ impl Views {
     /// Drops everything.
     pub fn flush_all(&mut self) {
         self.generation += 1;
+        self.stats.flushes += 1;
         self.views.iter_mut().for_each(View::flush_all);
         self.writers.fill(NO_WRITER);
         // A flush may have replaced tables.
@@ -311,6 +337,7 @@ impl Views {
     /// INVLPG: drops a page in all views, global or not.
     pub fn invlpg(&mut self, lin: u32) {
         self.generation += 1;
+        self.stats.invalidations += 1;
         self.views.iter_mut().for_each(|v| v.invlpg(lin >> 12));
     }
 }
@@ -320,6 +347,12 @@ impl Views {
     #[inline(always)]
     pub(crate) fn fast_read<T: Scalar>(&self, lin: u32) -> Option<T> {
         Self::load(self.read_entry(lin), lin)
+    }
+
+    /// Reads a scalar in the view of a class if its page is fast for reading and it does not cross the page.
+    #[inline(always)]
+    pub(crate) fn fast_read_in<T: Scalar>(&self, user: bool, lin: u32) -> Option<T> {
+        Self::load(self.views[usize::from(user)].tables().read[(lin >> 12) as usize], lin)
     }
 
     /// Reads a scalar if its page is fast for *writing* (first half of a read-modify-write).
@@ -365,8 +398,9 @@ impl Views {
         Some(unsafe { std::slice::from_raw_parts_mut(host, 0x1000 - (lin as usize & 0xFFF)) })
     }
 
-    /// Forward copy inside one source and one destination page with byte-order propagation.
-    pub(crate) fn copy_forward(&mut self, src: u32, dst: u32, len: u32) -> bool {
+    /// Forward copy of elements of `size` bytes inside one source and one destination page, in order. False
+    /// if a page is not fast, a range leaves its page, or elements overlap themselves.
+    pub(crate) fn copy_forward(&mut self, src: u32, dst: u32, len: u32, size: u32) -> bool {
         let (from, to) = (self.read_entry(src), self.write_entry(dst));
         let room = 0x1000 - (src & 0xFFF).max(dst & 0xFFF);
         if from == 0 || to == 0 || len > room {
@@ -376,6 +410,10 @@ impl Views {
         let to = (to - 1).wrapping_add(u64::from(dst)) as *mut u8;
         let len = len as usize;
         let distance = (to as usize).wrapping_sub(from as usize);
+        if distance != 0 && distance < size as usize {
+            // Whole elements differ from single bytes.
+            return false;
+        }
         if distance == 0 || distance >= len {
             // SAFETY: both runs lie in RAM pages (see `load`), `len` stays in both pages. `copy`
             // allows overlap; with the destination before the source, or no overlap, moving all

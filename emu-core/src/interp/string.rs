@@ -137,12 +137,7 @@ impl Element for Movs {
         ) else {
             return 0;
         };
-        // An overlap closer than an element would make whole elements differ from single bytes.
-        let distance = dst.wrapping_sub(src);
-        if distance != 0 && distance < W::BYTES {
-            return 0;
-        }
-        if env.mem.fast_copy_forward(src, dst, bytes) { n } else { 0 }
+        if env.mem.fast_copy_forward(src, dst, bytes, W::BYTES) { n } else { 0 }
     }
 }
 

@@ -11,7 +11,7 @@ pub use map::{PageKind, PhysMap};
 pub use page_flags::{CODE, LINE, PageFlags, line_mask};
 pub use ram::GuestRam;
 
-use crate::cpu::tlb::{Fill, Scalar, Views};
+use crate::cpu::tlb::{Fill, Scalar, ViewStats, Views};
 
 /// A write that hit code: the engine drops the blocks that overlap it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +225,12 @@ impl Memory {
         self.views.fast_read(lin)
     }
 
+    /// Reads 8 bytes with supervisor rights, whatever class is selected, if that is fast.
+    #[inline(always)]
+    pub fn peek_system(&self, lin: u32) -> Option<u64> {
+        self.views.fast_read_in(false, lin)
+    }
+
     /// Writes a scalar if its page is fast and it does not cross the page; false = slow path.
     #[inline(always)]
     #[must_use]
@@ -261,10 +267,11 @@ impl Memory {
     }
 
     /// Forward copy of `len` bytes between two fast pages, byte by byte in effect (overlapping
-    /// ranges propagate as REP MOVSB does). False if a page is not fast or a range leaves its page.
+    /// ranges propagate as REP MOVS with elements of `size` bytes does). False if a page is not fast, a range
+    /// leaves its page, or elements overlap themselves.
     #[must_use]
-    pub(crate) fn fast_copy_forward(&mut self, src: u32, dst: u32, len: u32) -> bool {
-        self.views.copy_forward(src, dst, len)
+    pub(crate) fn fast_copy_forward(&mut self, src: u32, dst: u32, len: u32, size: u32) -> bool {
+        self.views.copy_forward(src, dst, len, size)
     }
 
     /// Host address of the view tables of the selected class (layout: [`crate::cpu::tlb`]), for
@@ -272,6 +279,11 @@ impl Memory {
     #[inline(always)]
     pub fn view_address(&self) -> usize {
         self.views.tables_address()
+    }
+
+    /// Counters of the views.
+    pub fn view_stats(&self) -> ViewStats {
+        self.views.stats
     }
 
     /// Forgets every cached translation.

@@ -123,6 +123,10 @@ impl SystemBus for TestBus {
         self.interrupts.pop_front()
     }
 
+    fn nmi_pending(&self) -> bool {
+        self.nmi
+    }
+
     fn take_nmi(&mut self) -> bool {
         std::mem::take(&mut self.nmi)
     }

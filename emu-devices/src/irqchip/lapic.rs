@@ -237,6 +237,11 @@ impl LocalApic {
         self.eoi.take()
     }
 
+    /// A non-maskable interrupt was sent to this processor.
+    pub fn nmi_pending(&self) -> bool {
+        self.nmi
+    }
+
     /// Takes a non-maskable interrupt sent to this processor.
     pub fn take_nmi(&mut self) -> bool {
         std::mem::take(&mut self.nmi)

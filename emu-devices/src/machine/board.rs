@@ -406,6 +406,11 @@ impl SystemBus for Board {
         if self.acpi && self.lapic.output() { self.lapic.acknowledge() } else { None }
     }
 
+    #[inline]
+    fn nmi_pending(&self) -> bool {
+        self.acpi && self.lapic.nmi_pending()
+    }
+
     fn take_nmi(&mut self) -> bool {
         self.acpi && self.lapic.take_nmi()
     }

@@ -12,6 +12,10 @@ use crate::encode::{self, Rm};
 use crate::entry;
 use crate::layout::{PAGE_BASE, host, pinned};
 
+/// Opcodes of a jump and a call with a 32-bit displacement.
+const JMP: u8 = 0xE9;
+const CALL: u8 = 0xE8;
+
 /// Number of a condition (low 4 bits of the opcode).
 pub(super) fn condition(ins: &Instruction) -> u8 {
     // iced counts from 1 in the order of the encoding; 0 is "none".
@@ -22,12 +26,57 @@ impl Translator<'_> {
     /// The block ends; execution goes on at an offset from the start of the page.
     pub(super) fn edge(&mut self, target: i32) {
         debug_assert!(self.slot);
+        self.transfer(target, JMP);
+    }
+
+    /// A direct jump or call to an offset from the start of the page.
+    fn transfer(&mut self, target: i32, opcode: u8) {
         if is_in_page(target) {
-            self.ops.push(0xE9);
+            self.host_frame(opcode);
+            self.ops.push(opcode);
             self.near_edge(target);
         } else {
-            self.far_edge(target);
+            self.far_edge(target, opcode);
         }
+    }
+
+    /// Room that keeps the host's stack aligned when a call pushes its return address.
+    fn host_frame(&mut self, opcode: u8) {
+        if opcode == CALL {
+            dynasm!(self.ops ; .arch x64 ; sub rsp, 8);
+        }
+    }
+
+    /// Where the host returns to behind a call: the guest has returned to EIP r8d, which nearly always is
+    /// the instruction behind its call, still in the same physical page.
+    fn returned(&mut self) {
+        let next = self.end_in_page() as i32;
+        let pfn = self.place.pfn;
+        let miss = self.ops.new_dynamic_label();
+        self.stubs.push(Stub::Returned { at: miss });
+        dynasm!(self.ops
+            ; .arch x64
+            ; add rsp, 8
+            ; mov r9d, r8d
+            ; and r9d, 0xFFF
+            ; mov r10d, r8d
+            ; shr r10d, 12
+            ; cmp r9d, next
+            ; jne =>miss
+            ; cmp DWORD [r15 + r10 * 4 + CODE_TABLE as i32], (pfn + 1) as i32
+            ; jne =>miss
+            ; and r8d, -0x1000
+            ; mov [BYTE r13 + PAGE_BASE as i8], r8d
+        );
+        self.edge(next);
+    }
+
+    /// The host's return stack follows the guest's for this call. A return address in the next page is not
+    /// worth it, and a call of what follows is no call but a way to get at EIP.
+    fn is_paired(&self) -> bool {
+        let next = self.end_in_page() as i32;
+        let ins = self.insn();
+        is_in_page(next) && !(ins.is_call_near() && self.branch_target() == next)
     }
 
     /// The displacement of a branch to an offset in the page.
@@ -39,7 +88,7 @@ impl Translator<'_> {
     }
 
     /// Another page: whatever is mapped there now must be the page the branch is linked to.
-    fn far_edge(&mut self, target: i32) {
+    fn far_edge(&mut self, target: i32, opcode: u8) {
         let at = self.ops.new_dynamic_label();
         self.stubs.push(Stub::FarEdge { at, number: self.edges.len() });
         dynasm!(self.ops
@@ -60,7 +109,8 @@ impl Translator<'_> {
             ; and r8d, -0x1000
             ; mov [BYTE r13 + PAGE_BASE as i8], r8d
         );
-        self.ops.push(0xE9);
+        self.host_frame(opcode);
+        self.ops.push(opcode);
         self.edges.push((self.ops.offset().0, at, Some(code_entry)));
         self.ops.push_i32(0);
     }
@@ -75,7 +125,7 @@ impl Translator<'_> {
             self.ops.extend(&[0x0F, 0x80 | (cc ^ 1)]);
             let skip = self.ops.offset().0;
             self.ops.push_i32(0);
-            self.far_edge(target);
+            self.far_edge(target, JMP);
             let here = self.ops.offset().0;
             self.fixes.push((skip, here));
         }
@@ -87,11 +137,11 @@ impl Translator<'_> {
         (self.end_in_page() as i32).wrapping_add(self.insns[self.n].disp as i32)
     }
 
-    /// Goes to EIP r8d.
-    fn indirect(&mut self) {
+    /// Goes to EIP r8d, or calls it.
+    fn indirect(&mut self, opcode: u8) {
         let missed = self.place.routines.target_missed;
         let address = self.place.address;
-        entry::emit_target(&mut self.ops, |ops| {
+        entry::emit_target(&mut self.ops, opcode == CALL, |ops| {
             ops.push(0xE9);
             let behind = address.wrapping_add(ops.offset().0).wrapping_add(4);
             ops.push_i32(missed.wrapping_sub(behind) as i32);
@@ -128,25 +178,35 @@ impl Translator<'_> {
             Mnemonic::Jmp if ins.is_jmp_short_or_near() => self.edge(self.branch_target()),
             Mnemonic::Jmp => {
                 self.load_target(host::R8);
-                self.indirect();
+                self.indirect(JMP);
             }
             Mnemonic::Call if ins.is_call_near() => {
                 self.push_return();
-                self.edge(self.branch_target());
+                if self.is_paired() {
+                    self.transfer(self.branch_target(), CALL);
+                    self.returned();
+                } else {
+                    self.edge(self.branch_target());
+                }
             }
             Mnemonic::Call => {
                 self.load_target(host::R11);
                 self.push_return();
                 dynasm!(self.ops ; .arch x64 ; mov r8d, r11d);
-                self.indirect();
+                if self.is_paired() {
+                    self.indirect(CALL);
+                    self.returned();
+                } else {
+                    self.indirect(JMP);
+                }
             }
             Mnemonic::Ret => {
                 let (slow, _) = self.slow();
                 let rm = self.frame_access(0, 0, Direction::Read, slow);
                 encode::op(&mut self.ops, 4, &[0x8B], host::R8, rm);
                 let pop = 4 + (self.insns[self.n].imm & 0xFFFF) as i32;
-                dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + pop]);
-                self.indirect();
+                // To what is behind the host's call, or to the trampoline.
+                dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + pop] ; ret);
             }
             Mnemonic::Loop => {
                 dynasm!(self.ops ; .arch x64 ; sub ecx, 1);

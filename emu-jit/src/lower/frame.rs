@@ -64,7 +64,7 @@ fn effect(
     }
     let stack = which == 0;
     let change = match m {
-        Mnemonic::Push | Mnemonic::Call if stack => {
+        Mnemonic::Push | Mnemonic::Call | Mnemonic::Pushfd if stack => {
             accesses.push((-4, 4));
             Change::By(-4)
         }

@@ -9,7 +9,7 @@ use iced_x86::{Mnemonic, OpKind};
 use super::control::condition;
 use super::memory::Direction;
 use super::plan::Recipe;
-use super::{Translator, plan, simd};
+use super::{Translator, mmx, plan, simd, system, x87};
 use crate::encode::{self, Rm};
 use crate::layout::{CPL, EFLAGS, host, pinned};
 
@@ -70,6 +70,21 @@ impl Translator<'_> {
             self.simd();
             return false;
         }
+        if mmx::is_mmx(&ins) {
+            self.mmx();
+            return false;
+        }
+        if x87::is_x87(&ins) {
+            self.x87();
+            return false;
+        }
+        if system::is_system(&ins) {
+            return self.system();
+        }
+        if ins.is_string_instruction() {
+            self.string();
+            return false;
+        }
         match m {
             Mnemonic::Mov => self.mov(size),
             Mnemonic::Add => self.alu(0, size),
@@ -97,6 +112,15 @@ impl Translator<'_> {
             Mnemonic::Cwde => dynasm!(self.ops ; .arch x64 ; cwde),
             Mnemonic::Cbw => dynasm!(self.ops ; .arch x64 ; cbw),
             Mnemonic::Cwd => dynasm!(self.ops ; .arch x64 ; cwd),
+            Mnemonic::Cmpxchg => self.exchange(size, 0xB0),
+            Mnemonic::Xadd => self.exchange(size, 0xC0),
+            Mnemonic::Cmpxchg8b => {
+                let (slow, back) = self.slow();
+                let rm = self.operand(8, Direction::Write, slow);
+                encode::op(&mut self.ops, 4, &[0x0F, 0xC7], 1, rm);
+                self.zero_set();
+                dynasm!(self.ops ; .arch x64 ; =>back);
+            }
             Mnemonic::Push => self.push(),
             Mnemonic::Pop => {
                 let (slow, back) = self.slow();
@@ -365,6 +389,21 @@ impl Translator<'_> {
         dynasm!(self.ops ; .arch x64 ; =>back);
     }
 
+    /// CMPXCHG and XADD, which the host does as the guest would.
+    fn exchange(&mut self, size: u32, opcode: u8) {
+        let labels = (self.kind(0) == Kind::Memory).then(|| self.slow());
+        let rm = match labels {
+            Some((slow, _)) => self.operand(size, Direction::Write, slow),
+            None => Rm::Reg(self.reg(0)),
+        };
+        let r = self.reg(1);
+        encode::op(&mut self.ops, size, &[0x0F, Self::sized(size, opcode)], r, rm);
+        self.flags_set();
+        if let Some((_, back)) = labels {
+            dynasm!(self.ops ; .arch x64 ; =>back);
+        }
+    }
+
     fn push(&mut self) {
         let (slow, back) = self.slow();
         let value = match self.kind(0) {
@@ -474,10 +513,14 @@ impl Translator<'_> {
         }
     }
 
-    /// SHLD, SHRD of 32-bit registers by a constant.
+    /// SHLD, SHRD of 32-bit registers.
     fn double_shift(&mut self, opcode: u8) {
         let (d, s) = (self.reg(0), self.reg(1));
-        let Some(count) = plan::shift_count(&self.insn()) else { return };
+        let Some(count) = plan::shift_count(&self.insn()) else {
+            // By CL, and nobody looks at the flags.
+            encode::op(&mut self.ops, 4, &[0x0F, opcode | 1], s, Rm::Reg(d));
+            return self.clobber();
+        };
         if !self.is_visible() {
             encode::op(&mut self.ops, 4, &[0x0F, opcode], s, Rm::Reg(d));
             self.ops.push(count as u8);
@@ -565,6 +608,9 @@ impl Translator<'_> {
     /// BT (4), BTS (5), BTR (6), BTC (7).
     fn bit(&mut self, size: u32, number: u8) {
         let direction = if number == 4 { Direction::Read } else { Direction::Write };
+        if self.kind(0) == Kind::Memory && self.kind(1) == Kind::Register {
+            return self.bit_string(number, direction);
+        }
         let labels = (self.kind(0) == Kind::Memory).then(|| self.slow());
         let rm = match labels {
             Some((slow, _)) => self.operand(size, direction, slow),
@@ -582,6 +628,29 @@ impl Translator<'_> {
         if let Some((_, back)) = labels {
             dynasm!(self.ops ; .arch x64 ; =>back);
         }
+    }
+
+    /// BT and its kin on a bit anywhere from a place in memory on, given by a 32-bit register.
+    fn bit_string(&mut self, number: u8, direction: Direction) {
+        let (slow, back) = self.slow();
+        let ins = self.insn();
+        let s = self.reg(1);
+        let a = self.effective_address(&ins);
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov r10d, Rd(s)
+            ; sar r10d, 5
+            ; lea r8d, [Rq(a) + r10 * 4]
+        );
+        let rm = self.check(host::R8, 4, direction, slow);
+        encode::op(&mut self.ops, 4, &[0x8B], host::R11, rm);
+        // The number of the bit in its dword is taken modulo 32 by the register form.
+        encode::op(&mut self.ops, 4, &[0x0F, 0x83 | number << 3], s, Rm::Reg(host::R11));
+        if direction == Direction::Write {
+            encode::op(&mut self.ops, 4, &[0x89], host::R11, rm);
+        }
+        self.carry_set();
+        dynasm!(self.ops ; .arch x64 ; =>back);
     }
 
     /// BSF, BSR of 32 bits.

@@ -101,7 +101,7 @@ impl Translator<'_> {
         if size > 1 {
             let at = self.ops.new_dynamic_label();
             let back = self.ops.new_dynamic_label();
-            let mask = size as i8 - 1;
+            let mask = size.next_power_of_two() as i8 - 1;
             if address == host::RAX {
                 dynasm!(self.ops ; .arch x64 ; test al, mask);
             } else {

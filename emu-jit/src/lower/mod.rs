@@ -16,8 +16,12 @@ mod flags;
 mod frame;
 mod integer;
 mod memory;
+mod mmx;
 mod plan;
 mod simd;
+mod string;
+mod system;
+mod x87;
 
 use dynasm::dynasm;
 use dynasmrt::x64::X64Relocation;
@@ -69,7 +73,26 @@ pub(crate) struct Lowered {
 enum Stub {
     /// The instruction is left to the interpreter's function.
     /// The flags before it may have to be computed first.
-    Slow { at: DynamicLabel, back: DynamicLabel, number: usize, flags: bool, recipe: Option<Recipe> },
+    /// So may the last x87 instruction have to be recorded.
+    Slow {
+        at: DynamicLabel,
+        back: DynamicLabel,
+        number: usize,
+        flags: bool,
+        recipe: Option<Recipe>,
+        noted: Option<usize>,
+        /// The XMM registers are relied upon behind it.
+        xmm: bool,
+    },
+    /// Registers are needed that are not in the host's: calls a routine that loads them.
+    Load {
+        at: DynamicLabel,
+        back: DynamicLabel,
+        number: usize,
+        recipe: Option<Recipe>,
+        noted: Option<usize>,
+        load: usize,
+    },
     /// An access that is not aligned: does it cross a page?
     Unaligned { at: DynamicLabel, address: u8, size: u32, back: DynamicLabel, slow: DynamicLabel },
     /// A followed register's accesses do not lie in one fast page.
@@ -84,6 +107,8 @@ enum Stub {
         size: u32,
         direction: Direction,
     },
+    /// The guest did not return to where the host did.
+    Returned { at: DynamicLabel },
     /// An edge that is not linked, to an offset in the page.
     Edge { at: DynamicLabel, number: usize, target: i32 },
     /// An edge that is not linked, to the EIP in r8d.
@@ -97,6 +122,8 @@ pub(crate) struct Place<'a> {
     pub(crate) routines: &'a Routines,
     /// Offset of the block in its page.
     pub(crate) in_page: u32,
+    /// Physical page the block lies in.
+    pub(crate) pfn: u32,
     pub(crate) block: BlockId,
     pub(crate) first_site: usize,
     pub(crate) first_edge: usize,
@@ -125,6 +152,14 @@ struct Translator<'a> {
     host: bool,
     /// The slot holds the guest's flags.
     slot: bool,
+    /// The host's x87 unit is the guest's.
+    fpu_ready: bool,
+    /// The host's XMM registers and MXCSR are the guest's.
+    xmm_ready: bool,
+    /// The last x87 instruction, if it has not been recorded.
+    noted: Option<usize>,
+    /// The segment of the last x87 operand, if known to be recorded.
+    data_segment: Option<u8>,
     stubs: Vec<Stub>,
     sites: Vec<Site>,
     /// Branch displacement label, stub label, immediate offset of each edge.
@@ -164,6 +199,10 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
         n: 0,
         host: false,
         slot: true,
+        fpu_ready: false,
+        xmm_ready: false,
+        noted: None,
+        data_segment: None,
         stubs: Vec::new(),
         sites: Vec::new(),
         edges: Vec::new(),
@@ -270,24 +309,35 @@ impl Translator<'_> {
             block: self.place.block,
             uses_flags: facts.uses_flags,
             loads_segment: facts.loads_segment,
+            uses_fpu: facts.uses_fpu,
+            mnemonic: self.ins[n].mnemonic() as u16,
+            native: self.plans[n] == Plan::Native,
         });
         number as i32
     }
 
     /// Calls the interpreter's function. True if the block ends here.
     fn call(&mut self) -> bool {
-        debug_assert!(self.slot);
+        debug_assert!(self.slot && self.noted.is_none());
         let site = self.site(self.n);
         dynasm!(self.ops ; .arch x64 ; mov r8d, site);
         let exec = self.place.routines.exec;
         self.call_routine(exec);
+        self.fpu_ready = false;
+        self.xmm_ready = false;
+        self.data_segment = None;
         self.host = false;
         self.slot = true;
         if self.insns[self.n].flags & Insn::ENDS_BLOCK == 0 {
             return false;
         }
-        let target = self.place.routines.target_eip;
-        self.jump(target);
+        if system::falls_through(&self.insn()) {
+            let next = self.end_in_page();
+            self.edge(next as i32);
+        } else {
+            let target = self.place.routines.target_eip;
+            self.jump(target);
+        }
         true
     }
 
@@ -297,19 +347,47 @@ impl Translator<'_> {
         let at = self.ops.new_dynamic_label();
         let back = self.ops.new_dynamic_label();
         let flags = plan::facts(&self.ins[self.n], &self.insns[self.n]).sets_flags;
-        self.stubs.push(Stub::Slow { at, back, number: self.n, flags, recipe: self.recipe });
+        let (number, recipe, noted, xmm) = (self.n, self.recipe, self.noted, self.xmm_ready);
+        self.stubs.push(Stub::Slow { at, back, number, flags, recipe, noted, xmm });
         (at, back)
+    }
+
+    /// Calls a routine that loads registers if a byte of the state says that they are not in the host's.
+    /// Changes the host's flags.
+    fn need(&mut self, resident: i32, load: usize) {
+        let at = self.ops.new_dynamic_label();
+        let back = self.ops.new_dynamic_label();
+        dynasm!(self.ops ; .arch x64 ; cmp BYTE [BYTE r13 + resident as i8], 0 ; je =>at ; =>back);
+        self.clobber();
+        let (number, recipe, noted) = (self.n, self.recipe, self.noted);
+        self.stubs.push(Stub::Load { at, back, number, recipe, noted, load });
     }
 
     fn emit_stubs(&mut self) {
         // Stubs are only added by instructions, which are all lowered.
         for stub in std::mem::take(&mut self.stubs) {
             match stub {
-                Stub::Slow { at, back, number, flags, recipe } => {
+                Stub::Load { at, back, number, recipe, noted, load } => {
                     let site = self.site(number);
                     dynasm!(self.ops ; .arch x64 ; =>at);
                     if let Some(recipe) = recipe {
                         self.store_recipe(recipe);
+                    }
+                    if let Some(n) = noted {
+                        self.store_note(n);
+                    }
+                    dynasm!(self.ops ; .arch x64 ; mov r8d, site * 2);
+                    self.call_routine(load);
+                    dynasm!(self.ops ; .arch x64 ; jmp =>back);
+                }
+                Stub::Slow { at, back, number, flags, recipe, noted, xmm } => {
+                    let site = self.site(number);
+                    dynasm!(self.ops ; .arch x64 ; =>at);
+                    if let Some(recipe) = recipe {
+                        self.store_recipe(recipe);
+                    }
+                    if let Some(n) = noted {
+                        self.store_note(n);
                     }
                     // What r11 holds behind the instruction: what it held before it, or what the
                     // instruction would have put there.
@@ -325,10 +403,16 @@ impl Translator<'_> {
                         dynasm!(self.ops ; .arch x64 ; mov [BYTE r13 + KEPT as i8], Rd(r));
                     }
                     dynasm!(self.ops ; .arch x64 ; mov r8d, site);
-                    let exec = self.place.routines.exec;
-                    self.call_routine(exec);
+                    let routines = self.place.routines;
+                    self.call_routine(if xmm { routines.exec_keep } else { routines.exec });
                     if kept.is_some() {
                         dynasm!(self.ops ; .arch x64 ; mov r11d, [BYTE r13 + KEPT as i8]);
+                    }
+                    if x87::is_x87(&self.ins[number]) || mmx::is_mmx(&self.ins[number]) {
+                        // What follows relies on the unit.
+                        dynasm!(self.ops ; .arch x64 ; mov r8d, site * 2 + 1);
+                        let load = self.place.routines.load_fpu;
+                        self.call_routine(load);
                     }
                     if self.insns[number].flags & Insn::ENDS_BLOCK != 0 {
                         let target = self.place.routines.target_eip;
@@ -358,6 +442,11 @@ impl Translator<'_> {
                 Stub::Unframed { at, back, slow, register, disp, size, direction } => {
                     dynasm!(self.ops ; .arch x64 ; =>at);
                     self.unframed(register, disp, size, direction, (slow, back));
+                }
+                Stub::Returned { at } => {
+                    dynasm!(self.ops ; .arch x64 ; =>at);
+                    let to = self.place.routines.target;
+                    self.jump(to);
                 }
                 Stub::Edge { at, number, target } => {
                     let number = (self.place.first_edge + number) as i32;

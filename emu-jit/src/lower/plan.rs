@@ -4,7 +4,7 @@ use emu_core::decode::Insn;
 use emu_core::decode::iced::register_number;
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
-use super::{Features, simd};
+use super::{Features, mmx, simd, string, system, x87};
 use crate::layout::pinned;
 
 /// How an instruction is lowered.
@@ -29,6 +29,7 @@ pub(super) struct Facts {
     pub(super) uses_flags: bool,
     pub(super) sets_flags: bool,
     pub(super) loads_segment: bool,
+    pub(super) uses_fpu: bool,
 }
 
 pub(super) fn facts(ins: &Instruction, insn: &Insn) -> Facts {
@@ -43,6 +44,7 @@ pub(super) fn facts(ins: &Instruction, insn: &Insn) -> Facts {
         uses_flags: ends || ins.is_invalid() || sets_flags || ins.rflags_read() & ARITH != 0,
         sets_flags,
         loads_segment: ends || far || segment(0),
+        uses_fpu: x87::uses_unit(ins),
     }
 }
 
@@ -144,7 +146,15 @@ fn leaves_always(ins: &Instruction, insn: &Insn, plan: Plan) -> bool {
 /// A native instruction that is left to the interpreter when an access is slow.
 fn may_be_slow(ins: &Instruction) -> bool {
     let m = ins.mnemonic();
-    (has_memory(ins) && m != Mnemonic::Lea && !is_nop(m)) || uses_stack(m) || simd::is_simd(ins)
+    (has_memory(ins) && m != Mnemonic::Lea && !is_nop(m))
+        || uses_stack(m)
+        || is_vector_or_float(ins)
+        || ins.is_string_instruction()
+}
+
+/// Instructions that need more than the general registers.
+fn is_vector_or_float(ins: &Instruction) -> bool {
+    simd::is_simd(ins) || x87::is_x87(ins) || mmx::is_mmx(ins)
 }
 
 /// The recipe for an instruction's flags, and a mask of the guest registers it needs.
@@ -203,8 +213,9 @@ fn is_enough(n: usize, registers: u16, ins: &[Instruction], insns: &[Insn], plan
         if leaves_always(i, &insns[k], plans[k]) || i.rflags_read() & ARITH != 0 {
             return false;
         }
-        // PUSH of memory changes r11 before its second check.
-        let early = i.mnemonic() == Mnemonic::Push && written(i) & KEPT & registers != 0;
+        // PUSH of memory and MOVS change r11 before their second check.
+        let twice = i.mnemonic() == Mnemonic::Push || i.is_string_instruction();
+        let early = twice && written(i) & KEPT & registers != 0;
         if may_be_slow(i) && (!intact || early) {
             return false;
         }
@@ -229,7 +240,9 @@ fn written(ins: &Instruction) -> u16 {
     let mut mask = if keeps { 0 } else { KEPT };
     for n in 0..ins.op_count().min(2) {
         let r = ins.op_register(n);
-        if ins.op_kind(n) == OpKind::Register && is_general(r) && (n == 0 || ins.mnemonic() == Mnemonic::Xchg)
+        if ins.op_kind(n) == OpKind::Register
+            && is_general(r)
+            && (n == 0 || matches!(ins.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd))
         {
             mask |= 1 << r.full_register32().number();
         }
@@ -238,7 +251,10 @@ fn written(ins: &Instruction) -> u16 {
         Mnemonic::Cdq | Mnemonic::Cwd => 1 << 2,
         Mnemonic::Cwde | Mnemonic::Cbw => 1 << 0,
         Mnemonic::Mul | Mnemonic::Imul | Mnemonic::Div | Mnemonic::Idiv => 1 << 0 | 1 << 2,
-        Mnemonic::Push | Mnemonic::Pop => 1 << 4,
+        Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfd => 1 << 4,
+        Mnemonic::Cmpxchg => 1 << 0,
+        Mnemonic::Cmpxchg8b => 1 << 0 | 1 << 2,
+        _ if ins.is_string_instruction() => 1 << 0 | 1 << 1 | 1 << 6 | 1 << 7,
         Mnemonic::Leave => 1 << 4 | 1 << 5,
         _ => 0,
     }
@@ -253,7 +269,7 @@ fn uses_stack(m: Mnemonic) -> bool {
 fn leaves_otherwise(m: Mnemonic) -> bool {
     matches!(
         m,
-        Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Cli | Mnemonic::Cld | Mnemonic::Std | Mnemonic::Cmpxchg
+        Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Cli | Mnemonic::Cld | Mnemonic::Std | Mnemonic::Pushfd
     )
 }
 
@@ -272,10 +288,16 @@ fn sets_all(ins: &Instruction) -> bool {
         | Mnemonic::Test
         | Mnemonic::Mul
         | Mnemonic::Imul
+        | Mnemonic::Cmpxchg
+        | Mnemonic::Xadd
         | Mnemonic::Ucomisd
         | Mnemonic::Ucomiss
         | Mnemonic::Comisd
-        | Mnemonic::Comiss => true,
+        | Mnemonic::Comiss
+        | Mnemonic::Fcomi
+        | Mnemonic::Fcomip
+        | Mnemonic::Fucomi
+        | Mnemonic::Fucomip => true,
         // Native with a count of at least 1 only.
         Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar | Mnemonic::Shld | Mnemonic::Shrd => {
             shift_count(ins).is_some_and(|n| n != 0)
@@ -333,11 +355,14 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         return true;
     }
     let memory = has_memory(ins);
-    if simd::is_simd(ins) {
+    if is_vector_or_float(ins) {
         return !memory || is_addressable(ins, insn);
     }
     if memory && !is_addressable(ins, insn) && m != Mnemonic::Lea {
         return false;
+    }
+    if system::is_native(ins, insn) || string::is_native(ins, insn) {
+        return true;
     }
     if !only_general(ins) {
         return false;
@@ -383,13 +408,17 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         },
         Mnemonic::Rcl | Mnemonic::Rcr => shift_count(ins) == Some(1),
         Mnemonic::Shld | Mnemonic::Shrd => {
-            size(ins) == 4 && register(0) && shift_count(ins).is_some_and(|n| n != 0)
+            size(ins) == 4 && register(0) && shift_count(ins).map_or(!visible, |n| n != 0)
         }
         Mnemonic::Imul => ins.op_count() == 1 || size(ins) == 4 || register(1),
         Mnemonic::Mul => true,
+        Mnemonic::Cmpxchg => !is_high(ins.op1_register()) && !(register(0) && is_high(ins.op0_register())),
+        Mnemonic::Xadd => memory && !is_high(ins.op1_register()),
+        Mnemonic::Cmpxchg8b => memory,
         Mnemonic::Div | Mnemonic::Idiv => size(ins) == 4,
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => {
-            register(0) || ins.op1_kind() == OpKind::Immediate8
+            let based = matches!(ins.memory_segment(), Register::FS | Register::GS);
+            register(0) || ins.op1_kind() == OpKind::Immediate8 || (size(ins) == 4 && !based)
         }
         Mnemonic::Bsf | Mnemonic::Bsr | Mnemonic::Tzcnt | Mnemonic::Lzcnt => size(ins) == 4,
         Mnemonic::Clc | Mnemonic::Stc | Mnemonic::Cmc | Mnemonic::Cld | Mnemonic::Std | Mnemonic::Cli => true,

@@ -1,30 +1,28 @@
-//! SSE, SSE2 and SSE3 on XMM registers, passed through: the same host instruction, with the registers in
-//! the state. MMX is left to the interpreter.
+//! SSE, SSE2 and SSE3 on XMM registers, passed through: the same host instruction on the same registers.
 //!
-//! Floating point runs with the guest's MXCSR if it masks all exceptions, so that the host collects the
-//! flags that the interpreter would; otherwise the instruction is left to the interpreter. Instructions
-//! whose result depends on the processor's maker (RCPPS, RSQRTPS) are not here.
+//! Registers and MXCSR are loaded into the host's by the first instruction that needs them, and stored when
+//! something is called. That takes an MXCSR that masks all exceptions, so that the host collects the flags
+//! that the interpreter would; otherwise the block is left to the interpreter. Instructions whose result
+//! depends on the processor's maker (RCPPS, RSQRTPS) are not here.
 
 use dynasm::dynasm;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi};
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
-use super::Translator;
 use super::integer::Kind;
 use super::memory::Direction;
+use super::{Translator, plan};
 use crate::encode::{self, Rm};
-use crate::layout::{HOST_MXCSR, MXCSR, SSE_USABLE, host, xmm};
+use crate::layout::XMM_RESIDENT;
 
 /// How an instruction's operands are used.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shape {
-    /// `xmm, xmm/m`: reads and writes operand 0.
-    Binary,
-    /// `xmm, xmm/m`: writes all of operand 0 without reading it.
+    /// `xmm, xmm/m`.
     Load,
     /// `m, xmm`.
     Store,
-    /// `xmm, r/m32`: writes all of operand 0.
+    /// `xmm, r/m32`.
     FromGeneral,
     /// `r32, xmm/m`.
     ToGeneral,
@@ -34,14 +32,12 @@ enum Shape {
     Shift,
     /// `xmm, xmm/m` that sets the flags.
     Compare,
-    /// `xmm, r/m32` that keeps the upper part of operand 0.
-    Convert,
 }
 
 #[derive(Clone, Copy)]
 struct Row {
     shape: Shape,
-    /// Depends on MXCSR.
+    /// Computes: register operands are as they are encoded.
     float: bool,
     /// A 16-byte memory operand must be aligned.
     aligned: bool,
@@ -66,51 +62,55 @@ fn row(ins: &Instruction) -> Option<Row> {
         M::Movq if x0 => loose(Shape::Load),
         M::Movq => loose(Shape::Store),
         M::Movss | M::Movsd if x0 && memory(1) => loose(Shape::Load),
-        M::Movss | M::Movsd if x0 => loose(Shape::Binary),
+        M::Movss | M::Movsd if x0 => loose(Shape::Load),
         M::Movss | M::Movsd => loose(Shape::Store),
-        M::Movlps | M::Movlpd | M::Movhps | M::Movhpd if x0 => loose(Shape::Binary),
+        M::Movlps | M::Movlpd | M::Movhps | M::Movhpd if x0 => loose(Shape::Load),
         M::Movlps | M::Movlpd | M::Movhps | M::Movhpd => loose(Shape::Store),
-        M::Movlhps | M::Movhlps => loose(Shape::Binary),
+        M::Movlhps | M::Movhlps => loose(Shape::Load),
         M::Movd if x0 => loose(Shape::FromGeneral),
         M::Movd => loose(Shape::MovdStore),
         M::Pmovmskb | M::Movmskps | M::Movmskpd => loose(Shape::ToGeneral),
         M::Pslldq | M::Psrldq => plain(Shape::Shift),
         M::Psllw | M::Pslld | M::Psllq | M::Psrlw | M::Psrld | M::Psrlq | M::Psraw | M::Psrad => {
-            plain(if ins.op1_kind() == OpKind::Immediate8 { Shape::Shift } else { Shape::Binary })
+            plain(if ins.op1_kind() == OpKind::Immediate8 { Shape::Shift } else { Shape::Load })
         }
         M::Pshufd | M::Pshufhw | M::Pshuflw => plain(Shape::Load),
         M::Paddb | M::Paddw | M::Paddd | M::Paddq | M::Psubb | M::Psubw | M::Psubd | M::Psubq => {
-            plain(Shape::Binary)
+            plain(Shape::Load)
         }
         M::Pand | M::Pandn | M::Por | M::Pxor | M::Andps | M::Andpd | M::Andnps | M::Andnpd => {
-            plain(Shape::Binary)
+            plain(Shape::Load)
         }
-        M::Orps | M::Orpd | M::Xorps | M::Xorpd => plain(Shape::Binary),
-        M::Pcmpeqb | M::Pcmpeqw | M::Pcmpeqd | M::Pcmpgtb | M::Pcmpgtw | M::Pcmpgtd => plain(Shape::Binary),
-        M::Pminub | M::Pmaxub | M::Pminsw | M::Pmaxsw | M::Pavgb | M::Pavgw | M::Psadbw => {
-            plain(Shape::Binary)
-        }
-        M::Punpcklbw | M::Punpcklwd | M::Punpckldq | M::Punpcklqdq => plain(Shape::Binary),
-        M::Punpckhbw | M::Punpckhwd | M::Punpckhdq | M::Punpckhqdq => plain(Shape::Binary),
-        M::Packsswb | M::Packuswb | M::Packssdw | M::Pmullw | M::Pmulhw | M::Pmulhuw => plain(Shape::Binary),
-        M::Pmuludq | M::Pmaddwd => plain(Shape::Binary),
-        M::Paddsb | M::Paddsw | M::Paddusb | M::Paddusw => plain(Shape::Binary),
-        M::Psubsb | M::Psubsw | M::Psubusb | M::Psubusw => plain(Shape::Binary),
-        M::Unpcklps | M::Unpckhps | M::Unpcklpd | M::Unpckhpd | M::Shufps | M::Shufpd => plain(Shape::Binary),
+        M::Orps | M::Orpd | M::Xorps | M::Xorpd => plain(Shape::Load),
+        M::Pcmpeqb | M::Pcmpeqw | M::Pcmpeqd | M::Pcmpgtb | M::Pcmpgtw | M::Pcmpgtd => plain(Shape::Load),
+        M::Pminub | M::Pmaxub | M::Pminsw | M::Pmaxsw | M::Pavgb | M::Pavgw | M::Psadbw => plain(Shape::Load),
+        M::Punpcklbw | M::Punpcklwd | M::Punpckldq | M::Punpcklqdq => plain(Shape::Load),
+        M::Punpckhbw | M::Punpckhwd | M::Punpckhdq | M::Punpckhqdq => plain(Shape::Load),
+        M::Packsswb | M::Packuswb | M::Packssdw | M::Pmullw | M::Pmulhw | M::Pmulhuw => plain(Shape::Load),
+        M::Pmuludq | M::Pmaddwd => plain(Shape::Load),
+        M::Paddsb | M::Paddsw | M::Paddusb | M::Paddusw => plain(Shape::Load),
+        M::Psubsb | M::Psubsw | M::Psubusb | M::Psubusw => plain(Shape::Load),
+        M::Unpcklps | M::Unpckhps | M::Unpcklpd | M::Unpckhpd | M::Shufps | M::Shufpd => plain(Shape::Load),
         M::Addss | M::Addsd | M::Addps | M::Addpd | M::Subss | M::Subsd | M::Subps | M::Subpd => {
-            float(Shape::Binary)
+            float(Shape::Load)
         }
         M::Mulss | M::Mulsd | M::Mulps | M::Mulpd | M::Divss | M::Divsd | M::Divps | M::Divpd => {
-            float(Shape::Binary)
+            float(Shape::Load)
         }
         M::Minss | M::Minsd | M::Minps | M::Minpd | M::Maxss | M::Maxsd | M::Maxps | M::Maxpd => {
-            float(Shape::Binary)
+            float(Shape::Load)
         }
-        M::Sqrtss | M::Sqrtsd | M::Sqrtps | M::Sqrtpd => float(Shape::Binary),
-        M::Cmpss | M::Cmpps | M::Cmppd => float(Shape::Binary),
-        M::Cmpsd if ins.op_count() == 3 => float(Shape::Binary),
-        M::Cvtss2sd | M::Cvtsd2ss => float(Shape::Binary),
-        M::Cvtsi2sd | M::Cvtsi2ss => float(Shape::Convert),
+        M::Sqrtss | M::Sqrtsd | M::Sqrtps | M::Sqrtpd => float(Shape::Load),
+        M::Cmpss | M::Cmpps | M::Cmppd => float(Shape::Load),
+        M::Cmpsd if ins.op_count() == 3 => float(Shape::Load),
+        M::Cvtss2sd | M::Cvtsd2ss => float(Shape::Load),
+        M::Cvtps2pd | M::Cvtpd2ps | M::Cvtdq2ps | M::Cvtps2dq | M::Cvttps2dq => float(Shape::Load),
+        M::Cvtdq2pd | M::Cvtpd2dq | M::Cvttpd2dq => float(Shape::Load),
+        M::Addsubps | M::Addsubpd | M::Haddps | M::Haddpd | M::Hsubps | M::Hsubpd => float(Shape::Load),
+        M::Movsldup | M::Movshdup | M::Movddup => plain(Shape::Load),
+        M::Pinsrw => loose(Shape::FromGeneral),
+        M::Pextrw => loose(Shape::ToGeneral),
+        M::Cvtsi2sd | M::Cvtsi2ss => float(Shape::FromGeneral),
         M::Cvttsd2si | M::Cvttss2si | M::Cvtsd2si | M::Cvtss2si => float(Shape::ToGeneral),
         M::Ucomisd | M::Ucomiss | M::Comisd | M::Comiss => float(Shape::Compare),
         _ => None,
@@ -155,19 +155,33 @@ impl Translator<'_> {
     }
 
     /// `prefix 0F opcode` with an XMM or general register and an operand.
-    fn simd_op(&mut self, code: (u8, u8), reg: u8, rm: Rm) {
+    pub(super) fn simd_op(&mut self, code: (u8, u8), reg: u8, rm: Rm) {
         if code.0 != 0 {
             self.ops.push(code.0);
         }
         encode::op(&mut self.ops, 4, &[0x0F, code.1], reg, rm);
     }
 
-    fn load_xmm(&mut self, into: u8, from: u8) {
-        dynasm!(self.ops ; .arch x64 ; movaps Rx(into), [r13 + xmm(from)]);
+    /// Prefix and opcode of the current instruction.
+    pub(super) fn simd_opcode(&self) -> (u8, u8) {
+        opcode(self.instruction_bytes())
     }
 
-    fn store_xmm(&mut self, from: u8, into: u8) {
-        dynasm!(self.ops ; .arch x64 ; movaps [r13 + xmm(into)], Rx(from));
+    /// A shift by a constant: the register is in ModRM.rm, an opcode extension in ModRM.reg. The extension
+    /// and the constant.
+    pub(super) fn shift_bytes(&self) -> (u8, u8) {
+        match self.instruction_bytes() {
+            [.., modrm, count] => (*modrm >> 3 & 7, *count),
+            _ => (0, 0),
+        }
+    }
+
+    /// Behind it the host's XMM registers and MXCSR are the guest's. Changes the host's flags.
+    fn need_xmm(&mut self) {
+        if !self.xmm_ready {
+            self.xmm_ready = true;
+            self.need(XMM_RESIDENT, self.place.routines.load_xmm);
+        }
     }
 
     fn xmm_number(&self, n: u32) -> u8 {
@@ -188,14 +202,21 @@ impl Translator<'_> {
         rm
     }
 
-    /// Source operand `n`: memory, or the XMM register loaded into xmm1.
+    /// Source operand 1: memory or an XMM register.
     fn simd_source(&mut self, row: Row, slow: DynamicLabel) -> Rm {
         if self.kind(1) == Kind::Memory {
             self.simd_operand(row, Direction::Read, slow)
         } else {
-            let s = self.xmm_number(1);
-            self.load_xmm(1, s);
-            Rm::Reg(1)
+            Rm::Reg(self.xmm_number(1))
+        }
+    }
+
+    /// An operand that is memory or a general register.
+    fn general_operand(&mut self, n: u32, row: Row, direction: Direction, slow: DynamicLabel) -> Rm {
+        if self.kind(n) == Kind::Memory {
+            self.simd_operand(row, direction, slow)
+        } else {
+            Rm::Reg(self.reg(n))
         }
     }
 
@@ -203,108 +224,61 @@ impl Translator<'_> {
     pub(super) fn simd(&mut self) {
         let ins = self.insn();
         let Some(row) = row(&ins) else { return };
-        let code = opcode(self.instruction_bytes());
-        let (slow, back) = self.slow();
-        dynasm!(self.ops ; .arch x64 ; cmp BYTE [BYTE r13 + SSE_USABLE as i8], 0 ; je =>slow);
-        if row.float {
-            dynasm!(self.ops
-                ; .arch x64
-                ; mov r10d, [r13 + MXCSR]
-                ; not r10d
-                ; test r10d, 0x1F80
-                ; jnz =>slow
-            );
-        }
-        self.clobber();
-        let imm = (ins.op_count() == 3).then(|| self.insns[self.n].imm as u8);
+        let code = self.simd_opcode();
+        self.need_xmm();
+        let labels = plan::has_memory(&ins).then(|| self.slow());
+        // Without memory nothing is slow.
+        let slow = labels.map_or_else(|| self.ops.new_dynamic_label(), |(slow, _)| slow);
         match row.shape {
-            Shape::Binary | Shape::Load => {
+            Shape::Load => {
                 let d = self.xmm_number(0);
                 let rm = self.simd_source(row, slow);
-                if row.shape == Shape::Binary {
-                    self.load_xmm(0, d);
+                self.simd_op(if row.float { code } else { load_form(code) }, d, rm);
+                if ins.op_count() == 3 {
+                    self.ops.push(self.insns[self.n].imm as u8);
                 }
-                self.enter_float(row);
-                self.simd_op(if row.float { code } else { load_form(code) }, 0, rm);
-                if let Some(imm) = imm {
-                    self.ops.push(imm);
-                }
-                self.leave_float(row);
-                self.store_xmm(0, d);
             }
             Shape::Compare => {
                 let d = self.xmm_number(0);
                 let rm = self.simd_source(row, slow);
-                self.load_xmm(0, d);
-                self.enter_float(row);
-                self.simd_op(code, 0, rm);
-                self.leave_float(row);
+                self.simd_op(code, d, rm);
                 self.flags_set();
             }
             Shape::Store => {
                 let s = self.xmm_number(1);
                 let rm = self.simd_operand(row, Direction::Write, slow);
-                self.load_xmm(0, s);
-                self.simd_op(code, 0, rm);
+                self.simd_op(code, s, rm);
             }
-            Shape::FromGeneral | Shape::Convert => {
+            Shape::FromGeneral => {
                 let d = self.xmm_number(0);
-                let rm = if self.kind(1) == Kind::Memory {
-                    self.simd_operand(row, Direction::Read, slow)
-                } else {
-                    Rm::Reg(self.reg(1))
-                };
-                if row.shape == Shape::Convert {
-                    self.load_xmm(0, d);
+                let rm = self.general_operand(1, row, Direction::Read, slow);
+                self.simd_op(code, d, rm);
+                if ins.op_count() == 3 {
+                    self.ops.push(self.insns[self.n].imm as u8);
                 }
-                self.enter_float(row);
-                self.simd_op(code, 0, rm);
-                self.leave_float(row);
-                self.store_xmm(0, d);
             }
             Shape::ToGeneral => {
                 let d = self.reg(0);
                 let rm = self.simd_source(row, slow);
-                self.enter_float(row);
-                self.simd_op(code, host::R11, rm);
-                self.leave_float(row);
-                dynasm!(self.ops ; .arch x64 ; mov Rd(d), r11d);
+                self.simd_op(code, d, rm);
+                if ins.op_count() == 3 {
+                    self.ops.push(self.insns[self.n].imm as u8);
+                }
             }
             Shape::MovdStore => {
                 let s = self.xmm_number(1);
-                let rm = if self.kind(0) == Kind::Memory {
-                    self.simd_operand(row, Direction::Write, slow)
-                } else {
-                    Rm::Reg(self.reg(0))
-                };
-                self.load_xmm(0, s);
-                self.simd_op(code, 0, rm);
+                let rm = self.general_operand(0, row, Direction::Write, slow);
+                self.simd_op(code, s, rm);
             }
             Shape::Shift => {
                 let d = self.xmm_number(0);
-                self.load_xmm(1, d);
-                // The register is in ModRM.rm, an opcode extension in ModRM.reg.
-                let (extension, count) = match self.instruction_bytes() {
-                    [.., modrm, count] => (*modrm >> 3 & 7, *count),
-                    _ => (0, 0),
-                };
-                self.simd_op(code, extension, Rm::Reg(1));
+                let (extension, count) = self.shift_bytes();
+                self.simd_op(code, extension, Rm::Reg(d));
                 self.ops.push(count);
-                self.store_xmm(1, d);
             }
         }
-        dynasm!(self.ops ; .arch x64 ; =>back);
-    }
-
-    fn enter_float(&mut self, row: Row) {
-        if row.float {
-            dynasm!(self.ops ; .arch x64 ; ldmxcsr [r13 + MXCSR]);
-        }
-    }
-
-    fn leave_float(&mut self, row: Row) {
-        if row.float {
-            dynasm!(self.ops ; .arch x64 ; stmxcsr [r13 + MXCSR] ; ldmxcsr [r13 + HOST_MXCSR]);
+        if let Some((_, back)) = labels {
+            dynasm!(self.ops ; .arch x64 ; =>back);
         }
     }
 }
