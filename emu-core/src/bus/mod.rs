@@ -85,7 +85,7 @@ pub trait SystemBus {
     /// True if a look between two instructions would find nothing here: the engine need not return, no
     /// NMI is pending and, if `interrupts` are enabled, no interrupt either.
     fn is_quiet(&self, interrupts: bool) -> bool {
-        !self.must_exit() && !self.nmi_pending() && !(interrupts && self.interrupt_pending())
+        !(self.must_exit() || self.nmi_pending() || interrupts && self.interrupt_pending())
     }
     /// Time stamp counter before the offset the CPU adds, at `cx.retired` instructions.
     fn tsc(&mut self, cx: CpuContext) -> u64;

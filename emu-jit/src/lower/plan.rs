@@ -412,7 +412,7 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         }
         Mnemonic::Imul => ins.op_count() == 1 || size(ins) == 4 || register(1),
         Mnemonic::Mul => true,
-        Mnemonic::Cmpxchg => !is_high(ins.op1_register()) && !(register(0) && is_high(ins.op0_register())),
+        Mnemonic::Cmpxchg => !(is_high(ins.op1_register()) || register(0) && is_high(ins.op0_register())),
         Mnemonic::Xadd => memory && !is_high(ins.op1_register()),
         Mnemonic::Cmpxchg8b => memory,
         Mnemonic::Div | Mnemonic::Idiv => size(ins) == 4,
