@@ -3,6 +3,7 @@
 pub mod fp;
 pub mod gen_int;
 pub mod gen_simd;
+pub mod layout;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod oracle;
 pub mod rig;

@@ -65,7 +65,7 @@ fn integer_instructions_agree_with_silicon() {
             let code = encode(&mut rng, row);
             let before = state(&mut rng);
             let mut want = silicon.run(&code, &before);
-            let mut got = subject.run(&code, 1, &before);
+            let mut got = subject.run(&code, &before);
             // RF is set in the image of a faulting instruction; the test of it is elsewhere.
             let mask = 0xCD5 & !undefined_flags(row.name);
             if want.fault.is_some() {
@@ -102,7 +102,7 @@ fn integer_sequences_agree_with_silicon() {
         let seq = sequence(&mut rng);
         let before = state(&mut rng);
         let mut want = silicon.run(&seq.code, &before);
-        let mut got = subject.run(&seq.code, seq.steps.len() as u32, &before);
+        let mut got = subject.run(&seq.code, &before);
         let mut undefined = seq.undefined;
         if let Some(fault) = &want.fault {
             faults += 1;
@@ -157,7 +157,7 @@ fn instruction_length_limit_agrees_with_silicon() {
             continue;
         }
         let mut want = silicon.run(&code, &before);
-        let mut got = subject.run(&code, 1, &before);
+        let mut got = subject.run(&code, &before);
         forgive(row.name, &mut want, &got);
         want.state.eflags = 0;
         got.state.eflags = 0;

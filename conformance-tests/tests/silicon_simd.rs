@@ -74,7 +74,7 @@ fn compare(families: &[Family]) {
             let code = encode(&mut rng, row);
             let before = state(&mut rng, row);
             let mut want = silicon.run(&code, &before);
-            let mut got = subject.run(&code, 1, &before);
+            let mut got = subject.run(&code, &before);
             if want.fault.is_some() {
                 // RF is set in the image of a faulting instruction; the test of it is elsewhere.
                 want.state.eflags = got.state.eflags;
