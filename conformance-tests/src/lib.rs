@@ -1,5 +1,7 @@
 //! Tests of the CPU and the machine against silicon, other emulators and recorded answers.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod campaign;
 pub mod fp;
 pub mod gen_int;
 pub mod gen_simd;

@@ -260,7 +260,7 @@ impl<E: CpuEngine> Processor for Subject<E> {
         let fault = match exit {
             Exit::Halted => {
                 let fault = self.exception(&mut regs);
-                let regular = fault.eip == LEAVE && regs.seg[CS] == EXIT_CS;
+                let regular = fault.vector == 13 && fault.eip == LEAVE && regs.seg[CS] == EXIT_CS;
                 if regular {
                     // The handler's frame has it set for HLT.
                     regs.eflags &= !emu_core::cpu::flags::RF;

@@ -2,13 +2,30 @@
 
 use super::{SKIP, at, read, write};
 use crate::CODE;
-use crate::layout::{CODE_LEN, ENDLESS, THUNK};
+use crate::layout::{CODE_LEN, ENDLESS, LEAVE, THUNK};
 
 /// The interrupted code is that of a case. It may have gone anywhere below 4 GiB, where the host has
-/// nothing but the thunks.
-fn in_case(cs: u16, rip: u64) -> bool {
+/// nothing but the thunks; a single-step trap behind its last instruction is still its own.
+fn in_case(cs: u16, rip: u64, vector: u32) -> bool {
     let in_thunks = cs == 0x33 && (u64::from(THUNK)..u64::from(THUNK) + 0x1000).contains(&rip);
-    (cs != 0x33 || rip < 1 << 32) && !in_thunks
+    let behind = vector == 1 && rip == u64::from(LEAVE);
+    (cs != 0x33 || rip < 1 << 32) && (!in_thunks || behind)
+}
+
+/// Says where the program itself has gone wrong.
+fn complain(vector: u32, cs: u16, rip: u64) {
+    let mut text = *b"fault ................ cs .... vector ..\n";
+    let mut put = |at: usize, digits: usize, value: u64| {
+        for n in 0..digits {
+            let digit = (value >> (4 * (digits - 1 - n)) & 15) as usize;
+            text[at + n] = b"0123456789abcdef"[digit];
+        }
+    };
+    put(6, 16, rip);
+    put(26, 4, cs.into());
+    put(38, 2, vector.into());
+    // SAFETY: `text` is valid for the call, which is async-signal-safe.
+    unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
 }
 
 extern "C" fn on_signal(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
@@ -24,11 +41,14 @@ extern "C" fn on_signal(signal: libc::c_int, _: *mut libc::siginfo_t, context: *
     let rip = g[libc::REG_RIP as usize] as u64;
     let mut vector = g[libc::REG_TRAPNO as usize] as u32;
     if signal == libc::SIGALRM {
-        if !in_case(cs, rip) || !alarm() {
+        if !in_case(cs, rip, 0) || !alarm() {
             return;
         }
         vector = ENDLESS.into();
-    } else if !in_case(cs, rip) {
+    } else if !in_case(cs, rip, vector) {
+        complain(vector, cs, rip);
+        complain(g[libc::REG_ERR as usize] as u32, read(at::FAR + 4) as u16, u64::from(read(at::FAR)));
+        complain(signal as u32, ss, u64::from(read(at::EFLAGS)));
         // A fault of the test program itself: die as without handler.
         // SAFETY: plain libc calls, async-signal-safe.
         unsafe {

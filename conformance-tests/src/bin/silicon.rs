@@ -1,0 +1,197 @@
+//! One process of a campaign against silicon; `cargo xtask silicon` starts it.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn main() -> std::process::ExitCode {
+    run::main()
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn main() -> std::process::ExitCode {
+    eprintln!("only 64-bit x86 Linux can be asked");
+    std::process::ExitCode::from(2)
+}
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[allow(unsafe_code)] // asks for the processor time
+mod run {
+    use std::process::ExitCode;
+    use std::time::Duration;
+
+    use conformance_tests::campaign::integer::{Flavour, Integer};
+    use conformance_tests::campaign::{Campaign, Counts, Family, PROGRAMS_PER_CHUNK, STATES, report};
+    use conformance_tests::oracle::Silicon;
+    use conformance_tests::subject::Subject;
+    use emu_core::engine::CpuEngine;
+    use emu_core::interp::Interpreter;
+    use emu_jit::{Jit, Options};
+
+    /// Differences printed in full per family.
+    const SHOWN: u64 = 6;
+
+    struct Arguments {
+        cases: u64,
+        seed: u64,
+        family: Option<String>,
+        jit: bool,
+        coverage: Option<String>,
+        slice: u64,
+    }
+
+    fn arguments() -> Result<Arguments, String> {
+        let mut a = Arguments {
+            cases: 1_000_000,
+            seed: 1,
+            family: None,
+            jit: false,
+            coverage: None,
+            slice: u64::MAX,
+        };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(format!("{word} needs a value"));
+            let number = |v: String| v.replace('_', "").parse().map_err(|e| format!("{v}: {e}"));
+            match word.as_str() {
+                "--cases" => a.cases = number(value()?)?,
+                "--seed" => a.seed = number(value()?)?,
+                "--slice" => a.slice = number(value()?)?,
+                "--family" => a.family = Some(value()?),
+                "--engine" => a.jit = value()? == "jit",
+                "--coverage" => a.coverage = Some(value()?),
+                _ => return Err(format!("unknown option {word}")),
+            }
+        }
+        Ok(a)
+    }
+
+    /// The families and their weights.
+    fn families() -> Vec<(u32, Box<dyn Family>)> {
+        vec![(2, Box::new(Integer::new(Flavour::Flat))), (2, Box::new(Integer::new(Flavour::Segments)))]
+    }
+
+    pub(super) fn main() -> ExitCode {
+        let a = match arguments() {
+            Ok(a) => a,
+            Err(error) => {
+                eprintln!("{error}");
+                return ExitCode::from(2);
+            }
+        };
+        let done = if a.jit {
+            let options = Options { threshold: 1, ..Options::default() };
+            Jit::with_options(options).map_err(|e| e.to_string()).and_then(|jit| campaign(&a, jit))
+        } else {
+            campaign(&a, Interpreter::new())
+        };
+        match done {
+            Ok(0) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::from(2)
+            }
+        }
+    }
+
+    #[derive(Default)]
+    struct Tally {
+        counts: Counts,
+        time: Duration,
+    }
+
+    /// Processor time of this process: what other processes take does not matter.
+    fn now() -> Duration {
+        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `t` is valid for the call.
+        unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut t) };
+        Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+    }
+
+    fn campaign<E: CpuEngine>(a: &Arguments, engine: E) -> Result<u64, String> {
+        let mut silicon = Silicon::get().ok_or("this host cannot run 32-bit code at full speed")?;
+        silicon.watch();
+        let mut subject = Subject::with_engine(engine).map_err(|e| e.to_string())?;
+        subject.slice = a.slice;
+        let mut campaign = Campaign {
+            silicon: &mut silicon,
+            subject,
+            coverage: Default::default(),
+            counts: Counts::default(),
+        };
+        let mut families = families();
+        if let Some(name) = &a.family {
+            families.retain(|(_, f)| f.name() == name);
+        }
+        if families.is_empty() {
+            return Err("no such family".into());
+        }
+        let mut tallies: Vec<Tally> = families.iter().map(|_| Tally::default()).collect();
+        let per_chunk = u64::from(PROGRAMS_PER_CHUNK * STATES);
+        let chunks = a.cases.div_ceil(per_chunk);
+        let total: u32 = families.iter().map(|f| f.0).sum();
+        let start = now();
+        let mut shown = start;
+        for n in 0..chunks {
+            let mut slot = (n % u64::from(total)) as u32;
+            let index = families
+                .iter()
+                .position(|(weight, _)| {
+                    let here = slot < *weight;
+                    slot = slot.saturating_sub(*weight);
+                    here
+                })
+                .unwrap_or(0);
+            let family = families[index].1.as_mut();
+            let before = campaign.counts;
+            let began = now();
+            let seed = a.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ n.wrapping_mul(0xD134_2543_DE82_EF95);
+            let difference = campaign.chunk(family, seed);
+            let tally = &mut tallies[index];
+            tally.time += now() - began;
+            let c = campaign.counts;
+            tally.counts.cases += c.cases - before.cases;
+            tally.counts.skipped += c.skipped - before.skipped;
+            tally.counts.faults += c.faults - before.faults;
+            tally.counts.differences += c.differences - before.differences;
+            if let Some(case) = difference
+                && tally.counts.differences <= SHOWN
+            {
+                println!("seed {} chunk {n}", a.seed);
+                let small = report::minimise(&mut campaign, family, &case);
+                println!("{}", report::describe(&mut campaign, family, &small));
+            }
+            if now() - shown > Duration::from_secs(30) {
+                shown = now();
+                progress(&families, &tallies, campaign.counts, start);
+            }
+        }
+        progress(&families, &tallies, campaign.counts, start);
+        if let Some(file) = &a.coverage {
+            std::fs::write(file, campaign.coverage.markdown()).map_err(|e| format!("{file}: {e}"))?;
+            let text = format!("{file}.txt");
+            std::fs::write(&text, campaign.coverage.to_text()).map_err(|e| format!("{text}: {e}"))?;
+        }
+        Ok(campaign.counts.differences)
+    }
+
+    fn progress(families: &[(u32, Box<dyn Family>)], tallies: &[Tally], all: Counts, start: Duration) {
+        let mut line = format!(
+            "{} cases, {} differences, {:.0} s:",
+            all.cases,
+            all.differences,
+            (now() - start).as_secs_f64()
+        );
+        for ((_, family), t) in families.iter().zip(tallies) {
+            let c = t.counts;
+            line += &format!(
+                "  {} {} ({:.0}/s, faults {:.1} %, skipped {}, differ {})",
+                family.name(),
+                c.cases,
+                c.cases as f64 / t.time.as_secs_f64().max(1e-9),
+                100.0 * c.faults as f64 / c.cases.max(1) as f64,
+                c.skipped,
+                c.differences
+            );
+        }
+        println!("{line}");
+    }
+}
