@@ -1,6 +1,6 @@
 //! Random MMX, SSE, SSE2 and SSE3 instructions: encodings, registers and memory chosen to hit corners.
 
-use crate::fp::FpState;
+use crate::fp::{FpState, Pointers};
 use crate::gen_int::Rng;
 use crate::{ARENA, ARENA_LEN, State};
 
@@ -516,6 +516,7 @@ fn fp_state(rng: &mut Rng, row: &Row) -> FpState {
         control,
         status,
         valid: rng.next_u64() as u8,
+        pointers: Pointers::default(),
         st: std::array::from_fn(|_| vector(rng, row.fill) & ((1 << 80) - 1)),
         mxcsr,
         xmm: std::array::from_fn(|_| vector(rng, row.fill)),

