@@ -80,6 +80,8 @@ struct Program<'a> {
     /// The last instruction has to be the program's last: what follows would depend on what vendors do
     /// differently.
     last: bool,
+    /// C1 is up to the vendor (behind FCOMI): nothing may store the status word.
+    vague: bool,
 }
 
 /// Makes a program and a state to run it from; returns how many instructions it has. All of them are
@@ -92,12 +94,12 @@ pub fn generate(rng: &mut Rng, code: &mut Vec<u8>, state: &mut State) -> u32 {
     registers(rng, state);
     unit(rng, &mut state.fp);
     let length = if rng.below(2) == 0 { 1 } else { 2 + rng.below(7) };
-    let mut p = Program { rng, code, state, count: 0, last: false };
+    let mut p = Program { rng, code, state, count: 0, last: false, vague: false };
     while p.count < length && !p.last {
         p.instruction();
     }
     // What the pointers and tags are, which the state afterwards may hide.
-    if !p.last && p.rng.below(8) == 0 {
+    if !p.last && !p.vague && p.rng.below(8) == 0 {
         p.environment();
     }
     p.count
@@ -287,7 +289,7 @@ impl Program<'_> {
             3..=6 => self.mmx(),
             7 => {
                 // FXSAVE must be last: which pointers it stores is up to the vendor.
-                let load = self.rng.below(2) as u8;
+                let load = if self.vague { 1 } else { self.rng.below(2) as u8 };
                 self.last = load == 0;
                 self.memory(&[0x0F, 0xAE], load, Kind::Fx, true, false);
             }
@@ -297,14 +299,21 @@ impl Program<'_> {
                 self.last = is_transcendental(modrm);
                 self.plain(&[0xD9, modrm]);
             }
-            16 => self.environment(),
-            17..=38 => {
+            16 if !self.vague => self.environment(),
+            16..=38 => {
                 let (row, modrm) = (self.rng.below(8) as u8, 0xC0 | self.rng.below(64) as u8);
+                if self.vague && (row, modrm) == (7, 0xE0) {
+                    return;
+                }
+                self.vague |= matches!(row, 3 | 7) && matches!(modrm, 0xE8..=0xF7);
                 self.last = row == 1 && is_transcendental(modrm);
                 self.plain(&[0xD8 + row, modrm]);
             }
             _ => {
                 let (row, reg) = (self.rng.below(8) as u8, self.rng.below(8) as u8);
+                if self.vague && matches!((row, reg), (1, 6) | (5, 6 | 7)) {
+                    return;
+                }
                 let kind = Kind::of(row, reg);
                 let images = matches!(kind, Kind::Environment | Kind::Save);
                 let words = self.rng.below(if images { 2 } else { 24 }) == 0;

@@ -9,6 +9,8 @@ pub mod gen_x87;
 pub mod layout;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod oracle;
+pub mod policy;
+pub mod report;
 pub mod rig;
 pub mod subject;
 pub mod values;
