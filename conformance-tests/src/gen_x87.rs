@@ -7,6 +7,7 @@
 
 use crate::fp::{FpState, Pointers};
 use crate::gen_int::Rng;
+use crate::operand;
 use crate::values::{self, LOW_80};
 use crate::{ARENA, ARENA_LEN, State};
 
@@ -189,17 +190,14 @@ fn unit(rng: &mut Rng, fp: &mut FpState) {
     fp.mxcsr = 0x1F80;
 }
 
-/// An operand's address: anywhere in the arena, often across a page boundary or over an end.
+/// An operand's address.
 fn address(rng: &mut Rng, kind: Kind) -> u32 {
-    let len = kind.len();
-    let at = match rng.below(16) {
-        0 | 1 => ARENA + 0x1000 * (1 + rng.below(3)) - rng.below(len + 1),
-        2 => ARENA + ARENA_LEN - rng.below(len + 1),
-        3 => (ARENA + 8).wrapping_sub(rng.below(len + 9)),
-        4..=7 => ARENA + rng.below(ARENA_LEN - len),
-        _ => ARENA + (rng.below(ARENA_LEN - len) & !7),
-    };
-    if kind == Kind::Fx && rng.below(8) != 0 { at & !15 } else { at }
+    let at = operand::place(rng, kind.len());
+    match kind {
+        Kind::Fx if rng.below(8) != 0 => at & !15,
+        _ if rng.below(2) == 0 => at & !7,
+        _ => at,
+    }
 }
 
 /// Writes an operand to the arena as far as it lies there.
@@ -226,12 +224,7 @@ fn put(rng: &mut Rng, state: &mut State, at: u32, kind: Kind, words: bool) {
         Kind::Environment | Kind::Save => image(rng, words, &mut bytes),
         Kind::Fx => fx_image(rng, &mut bytes),
     }
-    for (n, b) in bytes[..len].iter().enumerate() {
-        let offset = at.wrapping_add(n as u32).wrapping_sub(ARENA) as usize;
-        if let Some(cell) = state.arena.get_mut(offset) {
-            *cell = *b;
-        }
-    }
+    operand::put(state, at, &bytes[..len]);
 }
 
 /// What FLDENV and FRSTOR load: 14 (`words`) or 28 bytes and registers. Bits that do not exist are set
@@ -264,7 +257,7 @@ fn image(rng: &mut Rng, words: bool, bytes: &mut [u8; 512]) {
 }
 
 /// What FXRSTOR loads.
-fn fx_image(rng: &mut Rng, bytes: &mut [u8; 512]) {
+pub(crate) fn fx_image(rng: &mut Rng, bytes: &mut [u8; 512]) {
     image(rng, false, bytes);
     let (control, status) = (control(rng), rng.next_u64() as u16);
     bytes[0..2].copy_from_slice(&control.to_le_bytes());
@@ -363,7 +356,7 @@ impl Program<'_> {
     /// An instruction with a memory operand, which is filled if it is read.
     fn memory(&mut self, opcode: &[u8], reg: u8, kind: Kind, loads: bool, words: bool) {
         let at = address(self.rng, kind);
-        if loads && self.rng.below(8) != 0 {
+        if loads && (kind == Kind::Fx || self.rng.below(8) != 0) {
             put(self.rng, self.state, at, kind, words);
         }
         if self.rng.below(32) == 0 {
@@ -371,31 +364,7 @@ impl Program<'_> {
         }
         self.code.extend_from_slice(opcode);
         // EAX may have been changed by FNSTSW or MOVD.
-        let base = 1 + self.rng.below(7) as u8;
-        let distance = at.wrapping_sub(self.state.gpr[usize::from(base)]);
-        match self.rng.below(4) {
-            0 => {
-                self.code.push(reg << 3 | 5);
-                self.code.extend_from_slice(&at.to_le_bytes());
-            }
-            1 if base != 4 && self.count == 0 => {
-                // The register is moved to where a short displacement reaches.
-                let short = self.rng.next_u64() as i8;
-                self.state.gpr[usize::from(base)] = at.wrapping_sub(short as u32);
-                self.code.extend_from_slice(&[0x40 | reg << 3 | base, short as u8]);
-            }
-            1 | 2 if base != 4 => {
-                self.code.push(0x80 | reg << 3 | base);
-                self.code.extend_from_slice(&distance.to_le_bytes());
-            }
-            _ => {
-                let index = [1, 2, 3, 5, 6, 7][self.rng.below(6) as usize];
-                let scale = self.rng.below(4) as u8;
-                let rest = distance.wrapping_sub(self.state.gpr[usize::from(index)] << scale);
-                self.code.extend_from_slice(&[0x84 | reg << 3, scale << 6 | index << 3 | base]);
-                self.code.extend_from_slice(&rest.to_le_bytes());
-            }
-        }
+        operand::encode(self.rng, self.code, reg, at, self.state, 1, self.count > 0);
         self.count += 1;
     }
 }

@@ -7,6 +7,7 @@ pub mod gen_int;
 pub mod gen_simd;
 pub mod gen_x87;
 pub mod layout;
+pub mod operand;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod oracle;
 pub mod policy;

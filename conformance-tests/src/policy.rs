@@ -59,6 +59,8 @@ pub enum Mask {
     FaultRegisters,
     /// CR2 within the page of the operand, and what has been stored of it.
     FaultImage,
+    /// Whether a misaligned operand is #AC or #GP while alignment is checked.
+    FaultAlignment,
     /// x87 status bits behind the instruction.
     Status(u16),
     /// As [`Mask::Status`], on processors that are not AMD's.
@@ -148,6 +150,8 @@ pub const RULES: &[Rule] = rules! {
         [Fnstenv Fldenv Fnsave Frstor Fxsave Fxrstor] Mask::FaultImage,
         "CR2 within its page; what has been stored", "lowest address; nothing",
         "SDM vol. 2A, FXSAVE: the order of accesses is not said";
+    "FXSAVE FXRSTOR, misaligned, alignment checked" [Fxsave Fxrstor] Mask::FaultAlignment,
+        "#AC or #GP", "#GP", "SDM vol. 2A, FXSAVE, Protected Mode Exceptions: varies with the implementation";
     "any that faults" [] Mask::FaultPointers,
         "FIP FCS FDP FDS FOP", "by the last instruction",
         "APM vol. 2, 11.4.4, FXSAVE: saved only while an exception is pending; the host's signal frame \
@@ -372,13 +376,15 @@ impl Undefined {
 
     /// The instruction that faults.
     fn at_fault(&mut self, ins: &Instruction, want: &mut Outcome, got: &Outcome) {
-        let (Some(w), Some(g)) = (&mut want.fault, &got.fault) else { return };
+        let Some(g) = &got.fault else { return };
         let repeated = ins.has_rep_prefix() || ins.has_repne_prefix();
         for rule in RULES.iter().filter(|r| r.mnemonics.contains(&ins.mnemonic())) {
+            let Some(w) = &mut want.fault else { return };
             match rule.mask {
                 Mask::FaultFlags if repeated => self.flags = ALL,
                 Mask::FaultAddress if w.vector == 14 => w.cr2 = g.cr2,
                 Mask::FaultRegisters => want.state.gpr = got.state.gpr,
+                Mask::FaultAlignment if w.vector == 17 && g.vector == 13 => w.vector = 13,
                 Mask::FaultImage => {
                     let len = image_len(ins);
                     let at = address(ins, &got.state);
@@ -388,7 +394,6 @@ impl Undefined {
                     if matches!(ins.mnemonic(), Mnemonic::Fnstenv | Mnemonic::Fnsave | Mnemonic::Fxsave) {
                         take_memory(want, got, at, len);
                     }
-                    return;
                 }
                 _ => {}
             }

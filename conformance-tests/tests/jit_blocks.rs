@@ -76,14 +76,18 @@ fn integer_case(rng: &mut Rng) -> (Vec<u8>, State) {
 
 /// Vector instructions, sometimes with integer ones among them.
 fn simd_case(rows: &[gen_simd::Row], rng: &mut Rng) -> (Vec<u8>, State) {
-    let mut code = Vec::new();
+    let (mut code, mut before) = (Vec::new(), State::default());
     let first = rng.below(rows.len() as u32) as usize;
-    let before = gen_simd::state(rng, &rows[first]);
+    gen_simd::start(rng, &rows[first], &mut before);
+    let (mut unknown, mut count) = (0, 0);
     for _ in 0..1 + rng.below(5) {
         let row = &rows[rng.below(rows.len() as u32) as usize];
-        code.extend_from_slice(&gen_simd::encode(rng, row));
+        let mut program = gen_simd::Program { rng, code: &mut code, state: &mut before, unknown, count };
+        program.append(row);
+        (unknown, count) = (program.unknown, program.count);
         if rng.below(4) == 0 {
             code.extend_from_slice(&sequence(rng).code);
+            unknown = 0xFF;
         }
     }
     code.extend_from_slice(&[0xCD, 0x80]);
