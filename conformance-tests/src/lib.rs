@@ -15,6 +15,7 @@ pub mod report;
 pub mod rig;
 pub mod subject;
 pub mod values;
+pub mod vectors;
 
 /// Linear address of the instruction under test. Neither it nor what the oracle has beside it starts
 /// near a multiple of 32 KiB: arithmetic on small numbers and words makes such addresses.
