@@ -313,9 +313,8 @@ impl Program<'_> {
                 if words {
                     self.code.push(0x66);
                 }
-                let loads =
-                    !matches!((row, reg), (1, 6 | 7) | (5, 6 | 7)) && !(row & 1 == 1 && matches!(reg, 1..=3));
-                self.memory(&[0xD8 + row], reg, kind, loads, words);
+                let stores = matches!((row, reg), (1 | 3 | 5 | 7, 1..=3) | (1 | 5 | 7, 6) | (1 | 3 | 5, 7));
+                self.memory(&[0xD8 + row], reg, kind, !stores, words);
             }
         }
     }

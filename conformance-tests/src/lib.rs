@@ -2,11 +2,13 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod campaign;
+pub mod compare;
 pub mod fp;
 pub mod gen_int;
 pub mod gen_simd;
 pub mod gen_x87;
 pub mod layout;
+pub mod named;
 pub mod operand;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod oracle;

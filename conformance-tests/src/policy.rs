@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 use crate::fp::Pointers;
-use crate::{ARENA, Outcome, State};
+use crate::layout::{self, USER_DS};
+use crate::{ARENA, CODE, Outcome, State};
 
 /// EFLAGS bits that are compared: CF PF AF ZF SF DF OF.
 pub const FLAGS: u32 = 0xCD5;
@@ -73,6 +74,10 @@ pub enum Mask {
     Approximation,
     /// Parts of what FXSAVE stores.
     FxImage,
+    /// The whole outcome, if AMD's misaligned mode was turned on.
+    Misaligned,
+    /// The upper half of a selector on the stack.
+    Selector,
     /// The pointers of the last x87 instruction after any fault.
     FaultPointers,
     /// The selectors, or all pointers, on processors that do not keep them.
@@ -140,6 +145,8 @@ pub const RULES: &[Rule] = rules! {
         "OF SF AF PF", "unchanged", "SDM vol. 2A, BT, Flags Affected";
     "BSF BSR" [Bsf Bsr] Mask::Flags(CF | OF | SF | AF | PF, Count::Any),
         "all but ZF", "unchanged", "SDM vol. 2A, BSF, Flags Affected";
+    "PUSH of a segment register, 32 bits" [Push] Mask::Selector,
+        "bytes 2 and 3 on the stack", "unchanged", "SDM vol. 2B, PUSH, Description: 0 or unchanged";
     "CMPS that faults" [Cmpsb Cmpsw Cmpsd] Mask::FaultAddress,
         "CR2", "the first operand is read first", "SDM vol. 2A, CMPS, Operation: no order is given";
     "repeated CMPS and SCAS that fault" [Cmpsb Cmpsw Cmpsd Scasb Scasw Scasd] Mask::FaultFlags,
@@ -168,6 +175,8 @@ pub const RULES: &[Rule] = rules! {
         [F2xm1 Fyl2x Fyl2xp1 Fptan Fpatan Fsin Fcos Fsincos] Mask::LastPlace,
         "one unit in the last place of the result with the flags that follow from it; C1",
         "correctly rounded", "SDM vol. 1, 8.3.10: errors below 1 ulp";
+    "LDMXCSR FXRSTOR of MXCSR bit 17" [] Mask::Misaligned,
+        "everything", "#GP", "APM vol. 2, 3.1.8 and CPUID 8000_0001.ECX bit 7: AMD's misaligned mode";
     "RCPPS RCPSS RSQRTPS RSQRTSS" [Rcpps Rcpss Rsqrtps Rsqrtss] Mask::Approximation,
         "relative errors up to 1.5 · 2^-12; tiny results may be 0", "see `docs/quirks.md`",
         "SDM vol. 2B, RCPPS, Description";
@@ -265,6 +274,21 @@ impl Host {
     /// The one whose answers are recorded.
     pub const AMD: Self = Self { amd: true, pointers: true };
 
+    /// What the processor of this process does to x87 instructions of translated code.
+    pub fn native() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        // No other vendor has SSE4A.
+        let amd = std::is_x86_feature_detected!("sse4a");
+        #[cfg(not(target_arch = "x86_64"))]
+        let amd = true;
+        Self { amd, pointers: true }
+    }
+
+    /// What two processors have in common.
+    pub fn and(self, other: Self) -> Self {
+        Self { amd: self.amd && other.amd, pointers: self.pointers && other.pointers }
+    }
+
     /// Finds out by running a case.
     pub fn probe(mut run: impl FnMut(&[u8], &State) -> Outcome) -> Self {
         // FLD dword [ARENA]: FDP and FDS tell.
@@ -272,11 +296,7 @@ impl Host {
         let mut before = State { arena: vec![0; crate::ARENA_LEN as usize], ..State::default() };
         before.fp.pointers = Pointers { opcode: 1, ip: 1, cs: 1, dp: 1, ds: 1 };
         let after = run(&[0xD9, 0x05, a, b, c, d], &before).state.fp.pointers;
-        #[cfg(target_arch = "x86_64")]
-        // No other vendor has SSE4A.
-        let amd = std::is_x86_feature_detected!("sse4a");
-        #[cfg(not(target_arch = "x86_64"))]
-        let amd = false;
+        let amd = Self::native().amd;
         Self { amd, pointers: after.dp == ARENA && after.ds > 1 && after.cs > 1 }
     }
 }
@@ -290,8 +310,17 @@ pub struct Case<'a> {
     pub origin: u32,
     /// Default operand size: 16 or 32.
     pub bits: u32,
+    /// Selector of the stack segment.
+    pub ss: u16,
     /// State before.
     pub before: &'a State,
+}
+
+impl<'a> Case<'a> {
+    /// In flat 32-bit segments.
+    pub fn flat(code: &'a [u8], before: &'a State) -> Self {
+        Self { code, origin: CODE, bits: 32, ss: USER_DS, before }
+    }
 }
 
 /// Takes over from `got` into `want` what is not compared.
@@ -301,7 +330,9 @@ pub fn settle(host: Host, case: Case<'_>, want: &mut Outcome, got: &Outcome) {
     if want.fault.is_some() || !host.pointers {
         w.fp.pointers = g.fp.pointers;
     }
-    let mut undefined = Undefined::default();
+    // Our CPU never has this bit.
+    let misaligned = w.fp.mxcsr >> 17 & 1 != 0;
+    let mut undefined = Undefined { everything: misaligned, ..Undefined::default() };
     let mut trusted_from = 0;
     let fault = want.fault.map(|f| f.eip.wrapping_sub(case.origin) as usize);
     let decoder = Decoder::with_ip(case.bits, case.code, u64::from(case.origin), DecoderOptions::NONE);
@@ -329,7 +360,7 @@ pub fn settle(host: Host, case: Case<'_>, want: &mut Outcome, got: &Outcome) {
         return;
     }
     if let Some(ins) = last {
-        settle_result(host, &ins, want, got);
+        settle_result(host, case.ss, &ins, want, got);
     }
     let (w, g) = (&mut want.state, &got.state);
     w.eflags = w.eflags & !undefined.flags | g.eflags & undefined.flags;
@@ -402,7 +433,7 @@ impl Undefined {
 }
 
 /// What only the last instruction may do, because nothing uses its result.
-fn settle_result(host: Host, ins: &Instruction, want: &mut Outcome, got: &Outcome) {
+fn settle_result(host: Host, ss: u16, ins: &Instruction, want: &mut Outcome, got: &Outcome) {
     for rule in RULES.iter().filter(|r| r.mnemonics.contains(&ins.mnemonic())) {
         match rule.mask {
             Mask::LastPlace => settle_last_place(host, want, got),
@@ -412,6 +443,12 @@ fn settle_result(host: Host, ins: &Instruction, want: &mut Outcome, got: &Outcom
                 if (0..4).all(|n| is_close((*w >> (32 * n)) as u32, (g >> (32 * n)) as u32)) {
                     *w = g;
                 }
+            }
+            Mask::Selector
+                if ins.op0_register().is_segment_register() && ins.stack_pointer_increment() == -4 =>
+            {
+                let offset = got.state.gpr[4] & if layout::is_big(ss) { u32::MAX } else { 0xFFFF };
+                take_memory(want, got, layout::base(ss).wrapping_add(offset).wrapping_add(2), 2);
             }
             Mask::FxImage => {
                 let at = address(ins, &got.state);
@@ -572,7 +609,7 @@ mod tests {
         let (mut want, mut got) = (outcome(), outcome());
         want.state.eflags = u32::MAX;
         got.state.eflags = 0;
-        settle(Host::AMD, Case { code, origin: crate::CODE, bits: 32, before: &before }, &mut want, &got);
+        settle(Host::AMD, Case::flat(code, &before), &mut want, &got);
         want.state.eflags
     }
 

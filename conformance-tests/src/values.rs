@@ -66,7 +66,7 @@ fn fraction(numerator: u64, shift: u32, negative: bool) -> u128 {
         return pack(u32::from(negative) << 15, 0);
     }
     let zeros = numerator.leading_zeros();
-    pack(0x3FFF + 63 - zeros - shift | u32::from(negative) << 15, numerator << zeros)
+    pack((0x3FFF + 63 - zeros - shift) | u32::from(negative) << 15, numerator << zeros)
 }
 
 /// Around the limits of 16, 32 and 64 bits, in quarters.
@@ -185,7 +185,7 @@ pub fn decimal(rng: &mut Rng) -> [u8; 10] {
             0 => a << 4 | b,
             1 => 0x99,
             2 => 0,
-            _ => a % 10 << 4 | b % 10,
+            _ => (a % 10) << 4 | (b % 10),
         };
     }
     bytes[9] = match rng.below(4) {

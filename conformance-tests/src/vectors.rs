@@ -6,7 +6,7 @@ use std::io::{Read as _, Write as _};
 
 use crate::fp::Pointers;
 use crate::gen_int::Rng;
-use crate::layout::{CS, EXIT_CS, End, LEAVE, Processor, Registers, base, is_big, with_exit};
+use crate::layout::{CS, EXIT_CS, End, LEAVE, Processor, Registers, SS, base, is_big, with_exit};
 use crate::policy::{self, Case, FLAGS, Host};
 use crate::report;
 use crate::{ARENA, ARENA_LEN, Fault, Outcome, State};
@@ -74,7 +74,8 @@ impl Input {
             return None;
         }
         let before = self.state();
-        let case = Case { code: &self.code, origin: self.regs.eip, bits: self.bits(), before: &before };
+        let ss = self.regs.seg[SS];
+        let case = Case { code: &self.code, origin: self.regs.eip, bits: self.bits(), ss, before: &before };
         let mut expected = Outcome { state: state(w, want_arena), fault: want.fault };
         let actual = Outcome { state: state(g, got_arena), fault: got.fault };
         policy::settle(host, case, &mut expected, &actual);
@@ -314,11 +315,11 @@ pub struct Replay {
     pub differences: Vec<String>,
 }
 
-/// Runs the cases of a recording on `processor` and compares.
+/// Runs the cases of a recording on `processor`, whose x87 is like that of `local`, and compares.
 ///
 /// # Errors
 /// When the file is damaged, or the generators now make other cases than those recorded.
-pub fn replay(file: &[u8], processor: &mut impl Processor) -> Result<Replay, String> {
+pub fn replay(file: &[u8], local: Host, processor: &mut impl Processor) -> Result<Replay, String> {
     let mut bytes = Vec::new();
     zstd::Decoder::new(file)
         .and_then(|decoder| decoder.take(MAX_LEN).read_to_end(&mut bytes))
@@ -330,7 +331,13 @@ pub fn replay(file: &[u8], processor: &mut impl Processor) -> Result<Replay, Str
     if header.generator != GENERATOR {
         return Err(stale());
     }
-    let mut result = Replay { from: header.from, cases: 0, faults: 0, found: 0, differences: Vec::new() };
+    let mut result = Replay {
+        from: Provenance { host: header.from.host.and(local), ..header.from },
+        cases: 0,
+        faults: 0,
+        found: 0,
+        differences: Vec::new(),
+    };
     let mut reader = Reader(&bytes[split + 2..]);
     let mut want_arena = Vec::new();
     for block in 0..header.blocks {

@@ -2,16 +2,19 @@
 //! MXCSR, x87 state behind MMX registers, and every fault.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+use conformance_tests::compare::compare;
 use conformance_tests::gen_int::Rng;
 use conformance_tests::gen_simd::{Family, Place, Program, generate, rows, start};
+use conformance_tests::layout::Processor;
 use conformance_tests::oracle::Silicon;
 use conformance_tests::policy::{Case, Host, settle};
 use conformance_tests::report::difference;
 use conformance_tests::subject::Subject;
 use conformance_tests::{CODE, State};
+use emu_jit::{Jit, Options};
 
 /// Compares the rows of some families.
-fn compare(families: &[Family]) {
+fn compare_families(families: &[Family]) {
     let Some(mut silicon) = Silicon::get() else {
         println!("this host cannot run 32-bit code: nothing compared");
         return;
@@ -37,7 +40,7 @@ fn compare(families: &[Family]) {
                 completed += 1;
             }
             if want != got {
-                let case = Case { code: &code, origin: CODE, bits: 32, before: &before };
+                let case = Case::flat(&code, &before);
                 settle(host, case, &mut want, &got);
             }
             if want != got {
@@ -60,8 +63,7 @@ fn compare(families: &[Family]) {
 }
 
 /// Programs of up to eight instructions.
-#[test]
-fn mixed_programs_agree_with_silicon() {
+fn check(subject: &mut impl Processor) {
     let Some(mut silicon) = Silicon::get() else {
         println!("this host cannot run 32-bit code: nothing compared");
         return;
@@ -69,83 +71,66 @@ fn mixed_programs_agree_with_silicon() {
     let number =
         |name: &str, default: u64| std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default);
     let cases = number("SILICON_CASES", 50) * 400;
-    let mut subject = Subject::new().unwrap();
-    let host = Host::probe(|code, before| silicon.run(code, before));
-    let mut rng = Rng::new(number("SILICON_SEED", 0x51E));
-    let (mut code, mut before) = (Vec::new(), State::default());
-    let mut failures = Vec::new();
-    let (mut faults, mut found) = (0, 0);
-    for _ in 0..cases {
-        generate(&mut rng, &mut code, &mut before);
-        let got = subject.run(&code, &before);
-        let case = Case { code: &code, origin: CODE, bits: 32, before: &before };
-        // The host's kernel forgets the pointers of the last x87 instruction when it interrupts a case.
-        let mut tries = 0..3;
-        let want = loop {
-            let mut want = silicon.run(&code, &before);
-            if want != got {
-                settle(host, case, &mut want, &got);
-            }
-            if want == got || tries.next().is_none() {
-                break want;
-            }
-        };
-        faults += u64::from(want.fault.is_some());
-        if want != got {
-            found += 1;
-            if failures.len() < 20 {
-                failures.push(difference(&code, CODE, 32, &before, &want, &got));
-            }
-        }
-    }
-    println!("{cases} cases, {faults} faulted, {found} differ, {host:?}");
-    assert!(failures.is_empty(), "{found} of {cases} differ\n{}", failures.join("\n"));
-    assert!(faults > cases / 20 && faults < cases - cases / 20, "{faults} of {cases} faulted");
+    let result = compare(&mut *silicon, subject, generate, number("SILICON_SEED", 0x51E), cases);
+    println!("{cases} cases, {} faulted, {} differ", result.faults, result.found);
+    assert!(result.found == 0, "{} of {cases} differ\n{}", result.found, result.text);
+    assert!(result.faults > cases / 20 && result.faults < cases / 2, "{} of {cases}", result.faults);
+}
+
+#[test]
+fn mixed_programs_agree_with_silicon() {
+    check(&mut Subject::new().unwrap());
+}
+
+#[test]
+fn translated_mixed_programs_agree_with_silicon() {
+    let jit = Jit::with_options(Options { threshold: 1, ..Options::default() }).unwrap();
+    check(&mut Subject::with_engine(jit).unwrap());
 }
 
 #[test]
 fn mmx_integers_agree_with_silicon() {
-    compare(&[Family::Mmx]);
+    compare_families(&[Family::Mmx]);
 }
 
 #[test]
 fn xmm_integers_agree_with_silicon() {
-    compare(&[Family::XmmInteger]);
+    compare_families(&[Family::XmmInteger]);
 }
 
 #[test]
 fn moves_agree_with_silicon() {
-    compare(&[Family::Move]);
+    compare_families(&[Family::Move]);
 }
 
 #[test]
 fn shuffles_agree_with_silicon() {
-    compare(&[Family::Shuffle]);
+    compare_families(&[Family::Shuffle]);
 }
 
 #[test]
 fn float_arithmetic_agrees_with_silicon() {
-    compare(&[Family::Arithmetic]);
+    compare_families(&[Family::Arithmetic]);
 }
 
 #[test]
 fn float_comparisons_agree_with_silicon() {
-    compare(&[Family::Compare]);
+    compare_families(&[Family::Compare]);
 }
 
 #[test]
 fn float_approximations_are_close_to_silicon() {
-    compare(&[Family::Approximate]);
+    compare_families(&[Family::Approximate]);
 }
 
 #[test]
 fn conversions_agree_with_silicon() {
-    compare(&[Family::Convert]);
+    compare_families(&[Family::Convert]);
 }
 
 #[test]
 fn control_and_masked_stores_agree_with_silicon() {
-    compare(&[Family::Control]);
+    compare_families(&[Family::Control]);
 }
 
 /// Every instruction of the sets this CPU reports has a row in the table of cases.
