@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use crate::fp::{FpState, Pointers};
 use crate::gen_int::Rng;
 use crate::gen_x87::fx_image;
-use crate::operand::{self, Unknown};
+use crate::operand::{self, Places, Unknown};
 use crate::values;
 use crate::{ARENA, ARENA_LEN, State};
 
@@ -398,6 +398,8 @@ pub struct Program<'a> {
     pub unknown: Unknown,
     /// Instructions so far.
     pub count: u32,
+    /// Memory operands that are read.
+    pub places: &'a mut Places<Contents>,
 }
 
 /// The table, made once.
@@ -409,23 +411,81 @@ fn table() -> &'static [Row] {
 /// Makes a program of one to eight instructions and a state to run it from; returns how many it has.
 /// Nothing is allocated per case: code and state are those of the case before, changed.
 pub fn generate(rng: &mut Rng, code: &mut Vec<u8>, state: &mut State) -> u32 {
+    program(rng, code, state, &mut Places::default(), true).0
+}
+
+/// As [`generate`], with the number of the row that the state is made for. `places` gets the memory
+/// operands; without `images` there is no FXSAVE.
+pub fn program(
+    rng: &mut Rng,
+    code: &mut Vec<u8>,
+    state: &mut State,
+    places: &mut Places<Contents>,
+    images: bool,
+) -> (u32, usize) {
     let rows = table();
-    let first = &rows[rng.below(rows.len() as u32) as usize];
+    let number = rng.below(rows.len() as u32) as usize;
+    let first = &rows[number];
     code.clear();
+    places.clear();
     start(rng, first, state);
     let length = if rng.below(2) == 0 { 1 } else { 2 + rng.below(7) };
-    let mut p = Program { rng, code, state, unknown: 0, count: 0 };
-    p.append(first);
+    let mut p = Program { rng, code, state, unknown: 0, count: 0, places };
     let mut last = first;
-    while p.count < length && !last.ends_program() {
+    loop {
+        if images || last.name != "fxsave" {
+            p.append(last);
+        }
+        if p.count >= length || last.ends_program() && p.count > 0 {
+            return (p.count, number);
+        }
         // Often of the same kind, so that results are used again.
         last = &rows[p.rng.below(rows.len() as u32) as usize];
         while last.fill != first.fill && p.rng.below(2) == 0 {
             last = &rows[p.rng.below(rows.len() as u32) as usize];
         }
-        p.append(last);
     }
-    p.count
+}
+
+/// Other contents for the memory operands of a program.
+pub fn refill(rng: &mut Rng, places: &Places<Contents>, store: &mut dyn FnMut(u32, &[u8])) {
+    for (at, kind) in places.iter() {
+        let mut bytes = [0; 512];
+        let len = contents(rng, kind, &mut bytes);
+        operand::clipped(at, &bytes[..len], store);
+    }
+}
+
+/// Other floating-point registers for a program made for row `number`.
+pub fn registers(rng: &mut Rng, number: usize, fp: &mut FpState) {
+    if let Some(row) = table().get(number) {
+        fp_state(rng, row, fp);
+    }
+}
+
+/// What a memory operand is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Up to 16 bytes of data.
+    Vector(Fill),
+    /// LDMXCSR.
+    Mxcsr,
+    /// FXRSTOR.
+    Image,
+}
+
+/// Makes an operand; returns its length.
+fn contents(rng: &mut Rng, kind: Contents, bytes: &mut [u8; 512]) -> usize {
+    let value = match kind {
+        Contents::Vector(fill) => vector(rng, fill),
+        Contents::Mxcsr => u128::from(values::mxcsr(rng)),
+        Contents::Image => {
+            fx_image(rng, bytes);
+            return bytes.len();
+        }
+    };
+    bytes[..16].copy_from_slice(&value.to_le_bytes());
+    16
 }
 
 impl Row {
@@ -489,27 +549,21 @@ impl Program<'_> {
     /// Chooses and fills the place of a memory operand: mostly aligned.
     fn place(&mut self, row: &Row) -> u32 {
         let rng = &mut *self.rng;
-        if row.name.starts_with("fx") {
-            let mut at = operand::place(rng, 512);
-            if rng.below(8) != 0 {
-                at &= !15;
-            }
-            if row.name == "fxrstor" {
-                let mut image = [0; 512];
-                fx_image(rng, &mut image);
-                operand::put(self.state, at, &image);
-            }
-            return at;
-        }
-        let mut at = operand::place(rng, 16);
-        if rng.below(5) != 0 {
+        let (len, kind) = match row.name {
+            "fxsave" | "fxrstor" => (512, Contents::Image),
+            "ldmxcsr" => (16, Contents::Mxcsr),
+            _ => (16, Contents::Vector(row.fill)),
+        };
+        let mut at = operand::place(rng, len);
+        if rng.below(if len == 512 { 8 } else { 5 }) != 0 {
             at &= !15;
         }
-        let bytes = match row.name {
-            "ldmxcsr" => u128::from(values::mxcsr(rng)),
-            _ => vector(rng, row.fill),
-        };
-        operand::put(self.state, at, &bytes.to_le_bytes());
+        if row.name != "fxsave" {
+            let mut bytes = [0; 512];
+            let len = contents(rng, kind, &mut bytes);
+            operand::put(self.state, at, &bytes[..len]);
+            self.places.push(at, kind);
+        }
         at
     }
 }

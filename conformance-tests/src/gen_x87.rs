@@ -7,26 +7,37 @@
 
 use crate::fp::{FpState, Pointers};
 use crate::gen_int::Rng;
-use crate::operand;
+use crate::operand::{self, Places};
 use crate::values::{self, LOW_80};
 use crate::{ARENA, ARENA_LEN, State};
 
 /// What a memory operand is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
+    /// m32fp.
     Single,
+    /// m64fp.
     Double,
+    /// m80fp.
     Extended,
+    /// m16int.
     Word,
+    /// m32int.
     Short,
+    /// m64int.
     Long,
+    /// m80bcd.
     Decimal,
     /// FLDCW.
     Control,
-    /// FLDENV and FNSTENV.
+    /// FLDENV and FNSTENV, with operands of 32 bits.
     Environment,
-    /// FRSTOR and FNSAVE.
+    /// With operands of 16 bits.
+    Environment16,
+    /// FRSTOR and FNSAVE, with operands of 32 bits.
     Save,
+    /// With operands of 16 bits.
+    Save16,
     /// FXRSTOR and FXSAVE.
     Fx,
     /// An MMX register's.
@@ -40,8 +51,8 @@ impl Kind {
             Kind::Single | Kind::Short => 4,
             Kind::Double | Kind::Long | Kind::Quad => 8,
             Kind::Extended | Kind::Decimal => 10,
-            Kind::Environment => 28,
-            Kind::Save => 108,
+            Kind::Environment | Kind::Environment16 => 28,
+            Kind::Save | Kind::Save16 => 108,
             Kind::Fx => 512,
         }
     }
@@ -81,6 +92,10 @@ struct Program<'a> {
     /// The last instruction has to be the program's last: what follows would depend on what vendors do
     /// differently.
     last: bool,
+    /// Memory operands that are read.
+    places: &'a mut Places<Kind>,
+    /// FXSAVE may be used.
+    images: bool,
     /// C1 is up to the vendor (behind FCOMI): nothing may store the status word.
     vague: bool,
 }
@@ -89,13 +104,27 @@ struct Program<'a> {
 /// executed unless one faults.
 pub fn generate(rng: &mut Rng, code: &mut Vec<u8>, state: &mut State) -> u32 {
     if state.arena.len() != ARENA_LEN as usize || rng.below(4096) == 0 {
-        fill_arena(rng, state);
+        state.arena.resize(ARENA_LEN as usize, 0);
+        fill(rng, &mut state.arena);
     }
+    program(rng, code, state, &mut Places::default(), true)
+}
+
+/// As [`generate`] without looking after the arena, which may be empty. `places` gets the memory
+/// operands that are read; without `images` there is no FXSAVE.
+pub fn program(
+    rng: &mut Rng,
+    code: &mut Vec<u8>,
+    state: &mut State,
+    places: &mut Places<Kind>,
+    images: bool,
+) -> u32 {
     code.clear();
+    places.clear();
     registers(rng, state);
     unit(rng, &mut state.fp);
     let length = if rng.below(2) == 0 { 1 } else { 2 + rng.below(7) };
-    let mut p = Program { rng, code, state, count: 0, last: false, vague: false };
+    let mut p = Program { rng, code, state, count: 0, last: false, vague: false, places, images };
     while p.count < length && !p.last {
         p.instruction();
     }
@@ -106,16 +135,28 @@ pub fn generate(rng: &mut Rng, code: &mut Vec<u8>, state: &mut State) -> u32 {
     p.count
 }
 
+/// Other contents for the memory operands of a program.
+pub fn refill(rng: &mut Rng, fp: &FpState, places: &Places<Kind>, store: &mut dyn FnMut(u32, &[u8])) {
+    let mut bytes = [0; 512];
+    for (at, kind) in places.iter() {
+        let len = contents(rng, fp, kind, &mut bytes);
+        operand::clipped(at, &bytes[..len], store);
+    }
+}
+
 /// Fills the arena with operands of all kinds.
-fn fill_arena(rng: &mut Rng, state: &mut State) {
-    state.arena.resize(ARENA_LEN as usize, 0);
-    let mut at = 0;
-    while at < ARENA_LEN {
-        let kinds =
-            [Kind::Single, Kind::Double, Kind::Extended, Kind::Word, Kind::Short, Kind::Long, Kind::Decimal];
-        let kind = kinds[rng.below(7) as usize];
-        put(rng, state, ARENA + at, kind, false);
-        at += kind.len();
+pub fn fill(rng: &mut Rng, arena: &mut [u8]) {
+    const KINDS: [Kind; 7] =
+        [Kind::Single, Kind::Double, Kind::Extended, Kind::Word, Kind::Short, Kind::Long, Kind::Decimal];
+    let fp = FpState::default();
+    let mut bytes = [0; 512];
+    let mut rest = arena;
+    while !rest.is_empty() {
+        let kind = KINDS[rng.below(7) as usize];
+        let len = contents(rng, &fp, kind, &mut bytes).min(rest.len());
+        let (cells, tail) = rest.split_at_mut(len);
+        cells.copy_from_slice(&bytes[..len]);
+        rest = tail;
     }
 }
 
@@ -144,7 +185,7 @@ fn control(rng: &mut Rng) -> u16 {
 }
 
 /// Everything about the unit.
-fn unit(rng: &mut Rng, fp: &mut FpState) {
+pub fn unit(rng: &mut Rng, fp: &mut FpState) {
     fp.control = control(rng);
     let mut top = rng.below(8);
     fp.valid = match rng.below(8) {
@@ -200,19 +241,17 @@ fn address(rng: &mut Rng, kind: Kind) -> u32 {
     }
 }
 
-/// Writes an operand to the arena as far as it lies there.
-fn put(rng: &mut Rng, state: &mut State, at: u32, kind: Kind, words: bool) {
-    let mut bytes = [0u8; 512];
-    let len = kind.len() as usize;
+/// Makes an operand; returns its length.
+fn contents(rng: &mut Rng, fp: &FpState, kind: Kind, bytes: &mut [u8; 512]) -> usize {
     match kind {
         Kind::Single => {
             let near = rng.below(4) == 0;
-            let v = if near { values::near_single(state.fp.st[0]) } else { values::single(rng) };
+            let v = if near { values::near_single(fp.st[0]) } else { values::single(rng) };
             bytes[..4].copy_from_slice(&v.to_le_bytes());
         }
         Kind::Double => {
             let near = rng.below(4) == 0;
-            let v = if near { values::near_double(state.fp.st[0]) } else { values::double(rng) };
+            let v = if near { values::near_double(fp.st[0]) } else { values::double(rng) };
             bytes[..8].copy_from_slice(&v.to_le_bytes());
         }
         Kind::Extended => bytes[..16].copy_from_slice(&values::extended(rng).to_le_bytes()),
@@ -221,10 +260,11 @@ fn put(rng: &mut Rng, state: &mut State, at: u32, kind: Kind, words: bool) {
         }
         Kind::Decimal => bytes[..10].copy_from_slice(&values::decimal(rng)),
         Kind::Control => bytes[..2].copy_from_slice(&control(rng).to_le_bytes()),
-        Kind::Environment | Kind::Save => image(rng, words, &mut bytes),
-        Kind::Fx => fx_image(rng, &mut bytes),
+        Kind::Environment | Kind::Save => image(rng, false, bytes),
+        Kind::Environment16 | Kind::Save16 => image(rng, true, bytes),
+        Kind::Fx => fx_image(rng, bytes),
     }
-    operand::put(state, at, &bytes[..len]);
+    kind.len() as usize
 }
 
 /// What FLDENV and FRSTOR load: 14 (`words`) or 28 bytes and registers. Bits that do not exist are set
@@ -282,9 +322,9 @@ impl Program<'_> {
             3..=6 => self.mmx(),
             7 => {
                 // FXSAVE must be last: which pointers it stores is up to the vendor.
-                let load = if self.vague { 1 } else { self.rng.below(2) as u8 };
+                let load = if self.vague || !self.images { 1 } else { self.rng.below(2) as u8 };
                 self.last = load == 0;
-                self.memory(&[0x0F, 0xAE], load, Kind::Fx, true, false);
+                self.memory(&[0x0F, 0xAE], load, Kind::Fx, true);
             }
             8..=15 => {
                 // D9 E0 to FF: the operations without operand.
@@ -313,8 +353,13 @@ impl Program<'_> {
                 if words {
                     self.code.push(0x66);
                 }
+                let kind = match kind {
+                    Kind::Environment if words => Kind::Environment16,
+                    Kind::Save if words => Kind::Save16,
+                    _ => kind,
+                };
                 let stores = matches!((row, reg), (1 | 3 | 5 | 7, 1..=3) | (1 | 5 | 7, 6) | (1 | 3 | 5, 7));
-                self.memory(&[0xD8 + row], reg, kind, !stores, words);
+                self.memory(&[0xD8 + row], reg, kind, !stores);
             }
         }
     }
@@ -322,7 +367,7 @@ impl Program<'_> {
     /// FNSTENV or FNSAVE.
     fn environment(&mut self) {
         let row = if self.rng.below(4) == 0 { 5 } else { 1 };
-        self.memory(&[0xD8 + row], 6, Kind::of(row, 6), false, false);
+        self.memory(&[0xD8 + row], 6, Kind::of(row, 6), false);
     }
 
     /// An instruction without memory operand, sometimes behind a prefix that changes nothing.
@@ -348,15 +393,18 @@ impl Program<'_> {
             let rm = if op == 0x7E { 0 } else { self.rng.below(8) as u8 };
             self.plain(&[0x0F, op, 0xC0 | reg << 3 | rm]);
         } else {
-            self.memory(&[0x0F, op], reg, Kind::Quad, !matches!(op, 0x7F | 0x7E | 0xE7), false);
+            self.memory(&[0x0F, op], reg, Kind::Quad, !matches!(op, 0x7F | 0x7E | 0xE7));
         }
     }
 
     /// An instruction with a memory operand, which is filled if it is read.
-    fn memory(&mut self, opcode: &[u8], reg: u8, kind: Kind, loads: bool, words: bool) {
+    fn memory(&mut self, opcode: &[u8], reg: u8, kind: Kind, loads: bool) {
         let at = address(self.rng, kind);
         if loads && (kind == Kind::Fx || self.rng.below(8) != 0) {
-            put(self.rng, self.state, at, kind, words);
+            let mut bytes = [0; 512];
+            let len = contents(self.rng, &self.state.fp, kind, &mut bytes);
+            operand::put(self.state, at, &bytes[..len]);
+            self.places.push(at, kind);
         }
         if self.rng.below(32) == 0 {
             self.code.push([0x26, 0x2E, 0x36, 0x3E, 0xF3, 0xF2, 0xF0, 0x3E][self.rng.below(8) as usize]);

@@ -74,3 +74,44 @@ pub fn put(state: &mut State, at: u32, bytes: &[u8]) {
         }
     }
 }
+
+/// Memory operands of a program, to be filled anew for another run of it.
+pub struct Places<K: Copy> {
+    list: [Option<(u32, K)>; 9],
+    len: usize,
+}
+
+impl<K: Copy> Default for Places<K> {
+    fn default() -> Self {
+        Self { list: [None; 9], len: 0 }
+    }
+}
+
+impl<K: Copy> Places<K> {
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Remembers one; more than a program has are not kept.
+    pub fn push(&mut self, at: u32, kind: K) {
+        if let Some(slot) = self.list.get_mut(self.len) {
+            *slot = Some((at, kind));
+            self.len += 1;
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, K)> + '_ {
+        self.list[..self.len].iter().flatten().copied()
+    }
+}
+
+/// Hands on the part of `bytes` that lies in the arena.
+pub fn clipped(at: u32, bytes: &[u8], store: &mut dyn FnMut(u32, &[u8])) {
+    let skip = ARENA.saturating_sub(at) as usize;
+    let end = (ARENA + ARENA_LEN).saturating_sub(at) as usize;
+    if let Some(part) = bytes.get(skip..end.min(bytes.len())).filter(|p| !p.is_empty()) {
+        store(at + skip as u32, part);
+    }
+}

@@ -307,8 +307,8 @@ pub struct Replay {
     pub from: Provenance,
     /// Cases compared.
     pub cases: u32,
-    /// Of them, those that fault.
-    pub faults: u32,
+    /// Of them, those that raise each vector.
+    pub faults: [u32; 32],
     /// Of them, those that differ.
     pub found: u32,
     /// The first differences in words.
@@ -334,7 +334,7 @@ pub fn replay(file: &[u8], local: Host, processor: &mut impl Processor) -> Resul
     let mut result = Replay {
         from: Provenance { host: header.from.host.and(local), ..header.from },
         cases: 0,
-        faults: 0,
+        faults: [0; 32],
         found: 0,
         differences: Vec::new(),
     };
@@ -360,7 +360,9 @@ pub fn replay(file: &[u8], local: Host, processor: &mut impl Processor) -> Resul
                 got.regs.fp.pointers = Pointers::default();
             }
             result.cases += 1;
-            result.faults += u32::from(want.fault.is_some());
+            if let Some(fault) = &want.fault {
+                result.faults[usize::from(fault.vector & 31)] += 1;
+            }
             let got_arena = processor.memory(ARENA, ARENA_LEN);
             if let Some(text) = input.difference(result.from.host, &want, &want_arena, &got, got_arena) {
                 result.found += 1;

@@ -4,6 +4,7 @@
 
 use conformance_tests::gen_int::{self, Rng, sequence};
 use conformance_tests::gen_simd;
+use conformance_tests::operand::Places;
 use conformance_tests::rig::Rig;
 use conformance_tests::{ARENA, ARENA_LEN, CODE, State};
 use emu_core::engine::Exit;
@@ -82,7 +83,14 @@ fn simd_case(rows: &[gen_simd::Row], rng: &mut Rng) -> (Vec<u8>, State) {
     let (mut unknown, mut count) = (0, 0);
     for _ in 0..1 + rng.below(5) {
         let row = &rows[rng.below(rows.len() as u32) as usize];
-        let mut program = gen_simd::Program { rng, code: &mut code, state: &mut before, unknown, count };
+        let mut program = gen_simd::Program {
+            rng,
+            code: &mut code,
+            state: &mut before,
+            unknown,
+            count,
+            places: &mut Places::default(),
+        };
         program.append(row);
         (unknown, count) = (program.unknown, program.count);
         if rng.below(4) == 0 {

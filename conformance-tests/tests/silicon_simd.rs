@@ -6,6 +6,7 @@ use conformance_tests::compare::compare;
 use conformance_tests::gen_int::Rng;
 use conformance_tests::gen_simd::{Family, Place, Program, generate, rows, start};
 use conformance_tests::layout::Processor;
+use conformance_tests::operand::Places;
 use conformance_tests::oracle::Silicon;
 use conformance_tests::policy::{Case, Host, settle};
 use conformance_tests::report::difference;
@@ -31,8 +32,14 @@ fn compare_families(families: &[Family]) {
         for _ in 0..per_row {
             code.clear();
             start(&mut rng, row, &mut before);
-            let mut program =
-                Program { rng: &mut rng, code: &mut code, state: &mut before, unknown: 0, count: 0 };
+            let mut program = Program {
+                rng: &mut rng,
+                code: &mut code,
+                state: &mut before,
+                unknown: 0,
+                count: 0,
+                places: &mut Places::default(),
+            };
             program.append(row);
             let mut want = silicon.run(&code, &before);
             let got = subject.run(&code, &before);

@@ -69,8 +69,23 @@ fn check(processor: &mut impl Processor, host: Host) {
             result.cases,
             result.from
         );
-        // Both ends are met often.
-        assert!(result.faults > result.cases / 20 && result.faults < result.cases / 2, "{result:?}");
+        // Both ends are met often, and all exceptions there are.
+        let faults: u32 = result.faults.iter().sum();
+        assert!(faults > result.cases / 20 && faults < result.cases / 2, "{result:?}");
+        let vectors: &[usize] = match family.name {
+            // #UD, #GP, #PF, #MF, #AC and #XM
+            "x87" => &[6, 13, 14, 16, 17],
+            "simd" => &[6, 13, 14, 16, 17, 19],
+            _ => &[0, 12, 13, 14],
+        };
+        for vector in vectors {
+            assert!(
+                result.faults[*vector] > 0,
+                "{} has no exception {vector}: {:?}",
+                family.name,
+                result.faults
+            );
+        }
     }
 }
 
