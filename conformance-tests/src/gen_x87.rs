@@ -83,6 +83,22 @@ fn is_transcendental(modrm: u8) -> bool {
 /// Instructions of MMX that a program may contain.
 const MMX: &[u8] = &[0x6F, 0x7F, 0x6E, 0x7E, 0xEF, 0xFE, 0xF5, 0x61, 0xDB, 0xE7];
 
+/// What programs may contain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// FXSAVE, whose image differs between vendors.
+    pub images: bool,
+    /// The code segment is one of 16 bits.
+    pub small: bool,
+}
+
+impl Mode {
+    /// Everything in 32-bit code.
+    pub const ALL: Self = Self { images: true, small: false };
+    /// Everything in 16-bit code.
+    pub const SMALL: Self = Self { images: true, small: true };
+}
+
 /// A program in the making.
 struct Program<'a> {
     rng: &'a mut Rng,
@@ -94,8 +110,7 @@ struct Program<'a> {
     last: bool,
     /// Memory operands that are read.
     places: &'a mut Places<Kind>,
-    /// FXSAVE may be used.
-    images: bool,
+    mode: Mode,
     /// C1 is up to the vendor (behind FCOMI): nothing may store the status word.
     vague: bool,
 }
@@ -107,24 +122,24 @@ pub fn generate(rng: &mut Rng, code: &mut Vec<u8>, state: &mut State) -> u32 {
         state.arena.resize(ARENA_LEN as usize, 0);
         fill(rng, &mut state.arena);
     }
-    program(rng, code, state, &mut Places::default(), true)
+    program(rng, code, state, &mut Places::default(), Mode::ALL)
 }
 
 /// As [`generate`] without looking after the arena, which may be empty. `places` gets the memory
-/// operands that are read; without `images` there is no FXSAVE.
+/// operands that are read.
 pub fn program(
     rng: &mut Rng,
     code: &mut Vec<u8>,
     state: &mut State,
     places: &mut Places<Kind>,
-    images: bool,
+    mode: Mode,
 ) -> u32 {
     code.clear();
     places.clear();
     registers(rng, state);
     unit(rng, &mut state.fp);
     let length = if rng.below(2) == 0 { 1 } else { 2 + rng.below(7) };
-    let mut p = Program { rng, code, state, count: 0, last: false, vague: false, places, images };
+    let mut p = Program { rng, code, state, count: 0, last: false, vague: false, places, mode };
     while p.count < length && !p.last {
         p.instruction();
     }
@@ -322,7 +337,7 @@ impl Program<'_> {
             3..=6 => self.mmx(),
             7 => {
                 // FXSAVE must be last: which pointers it stores is up to the vendor.
-                let load = if self.vague || !self.images { 1 } else { self.rng.below(2) as u8 };
+                let load = if self.vague || !self.mode.images { 1 } else { self.rng.below(2) as u8 };
                 self.last = load == 0;
                 self.memory(&[0x0F, 0xAE], load, Kind::Fx, true);
             }
@@ -353,6 +368,7 @@ impl Program<'_> {
                 if words {
                     self.code.push(0x66);
                 }
+                let words = words != self.mode.small;
                 let kind = match kind {
                     Kind::Environment if words => Kind::Environment16,
                     Kind::Save if words => Kind::Save16,
@@ -408,6 +424,10 @@ impl Program<'_> {
         }
         if self.rng.below(32) == 0 {
             self.code.push([0x26, 0x2E, 0x36, 0x3E, 0xF3, 0xF2, 0xF0, 0x3E][self.rng.below(8) as usize]);
+        }
+        if self.mode.small {
+            // Addresses of 32 bits all the same.
+            self.code.push(0x67);
         }
         self.code.extend_from_slice(opcode);
         // EAX may have been changed by FNSTSW or MOVD.

@@ -4,12 +4,16 @@
 
 use std::io::{Read as _, Write as _};
 
+use crate::compare::Generate;
 use crate::fp::Pointers;
 use crate::gen_int::Rng;
-use crate::layout::{CS, EXIT_CS, End, LEAVE, Processor, Registers, SS, base, is_big, with_exit};
+use crate::layout::{
+    CS, DS, EXIT_CS, End, LEAVE, Processor, Registers, SS, base, is_big, selector, with_exit,
+};
+use crate::operand::Places;
 use crate::policy::{self, Case, FLAGS, Host};
 use crate::report;
-use crate::{ARENA, ARENA_LEN, Fault, Outcome, State};
+use crate::{ARENA, ARENA_LEN, CODE, Fault, Outcome, State};
 
 /// Raised whenever the generators make other cases from the same seed: then answers are recorded again.
 pub const GENERATOR: u32 = 1;
@@ -109,6 +113,7 @@ pub struct Family {
 pub const FAMILIES: &[Family] = &[
     Family { name: "integer", generate: integer, blocks: 72 },
     Family { name: "x87", generate: x87, blocks: 64 },
+    Family { name: "x87-16", generate: x87_16, blocks: 16 },
     Family { name: "simd", generate: simd, blocks: 64 },
 ];
 
@@ -131,7 +136,7 @@ fn take(input: &mut Input, before: State) {
 }
 
 /// Lets a generator of states change the input.
-fn with_state(rng: &mut Rng, input: &mut Input, generate: fn(&mut Rng, &mut Vec<u8>, &mut State) -> u32) {
+fn with_state(rng: &mut Rng, input: &mut Input, generate: Generate) {
     let mut before = State {
         gpr: input.regs.gpr,
         eflags: input.regs.eflags,
@@ -144,6 +149,26 @@ fn with_state(rng: &mut Rng, input: &mut Input, generate: fn(&mut Rng, &mut Vec<
 
 fn x87(rng: &mut Rng, input: &mut Input) {
     with_state(rng, input, crate::gen_x87::generate);
+}
+
+/// In 16-bit code, with selectors of the LDT.
+fn x87_16(rng: &mut Rng, input: &mut Input) {
+    let small: Generate = |rng, code, state| {
+        use crate::gen_x87::{Mode, fill, program};
+        if state.arena.is_empty() {
+            state.arena.resize(ARENA_LEN as usize, 0);
+            fill(rng, &mut state.arena);
+        }
+        program(rng, code, state, &mut Places::default(), Mode::SMALL)
+    };
+    with_state(rng, input, small);
+    let flat = |rng: &mut Rng| selector([0, 4][rng.below(2) as usize]);
+    let seg = &mut input.regs.seg;
+    *seg = [flat(rng); 6];
+    seg[DS] = flat(rng);
+    seg[SS] = selector(0);
+    // Flat 16-bit code, or based at the code.
+    (seg[CS], input.regs.eip) = if rng.below(2) == 0 { (selector(25), CODE) } else { (selector(22), 0) };
 }
 
 fn simd(rng: &mut Rng, input: &mut Input) {
@@ -623,7 +648,7 @@ mod tests {
                 let mut end = End { regs: other.regs.clone(), fault: None };
                 end.regs.eip = LEAVE;
                 if n % 3 == 0 {
-                    let eip = crate::CODE + 3;
+                    let eip = CODE + 3;
                     end.fault = Some(Fault { vector: 14 - n as u8 % 2, error: 4, cr2: 0, eip });
                     end.regs.fp.pointers = Pointers::default();
                     end.regs.eip = eip;

@@ -41,7 +41,12 @@ impl<'a> Comparison<'a> {
     }
 
     fn assert_none(&self) {
-        assert!(self.failures.is_empty(), "{} differences\n{}", self.failures.len(), self.failures.join("\n"));
+        assert!(
+            self.failures.is_empty(),
+            "{} differences\n{}",
+            self.failures.len(),
+            self.failures.join("\n")
+        );
     }
 }
 

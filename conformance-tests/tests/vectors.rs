@@ -74,7 +74,7 @@ fn check(processor: &mut impl Processor, host: Host) {
         assert!(faults > result.cases / 20 && faults < result.cases / 2, "{result:?}");
         let vectors: &[usize] = match family.name {
             // #UD, #GP, #PF, #MF, #AC and #XM
-            "x87" => &[6, 13, 14, 16, 17],
+            "x87" | "x87-16" => &[6, 13, 14, 16, 17],
             "simd" => &[6, 13, 14, 16, 17, 19],
             _ => &[0, 12, 13, 14],
         };
