@@ -17,9 +17,11 @@ mod run {
     use std::process::ExitCode;
     use std::time::Duration;
 
+    use conformance_tests::campaign::float::{Float, Unit};
     use conformance_tests::campaign::integer::{Flavour, Integer};
     use conformance_tests::campaign::{Campaign, Counts, Family, PROGRAMS_PER_CHUNK, STATES, report};
     use conformance_tests::oracle::Silicon;
+    use conformance_tests::policy::Host;
     use conformance_tests::subject::Subject;
     use emu_core::engine::CpuEngine;
     use emu_core::interp::Interpreter;
@@ -64,8 +66,13 @@ mod run {
     }
 
     /// The families and their weights.
-    fn families() -> Vec<(u32, Box<dyn Family>)> {
-        vec![(2, Box::new(Integer::new(Flavour::Flat))), (2, Box::new(Integer::new(Flavour::Segments)))]
+    fn families(host: Host) -> Vec<(u32, Box<dyn Family>)> {
+        vec![
+            (1, Box::new(Float::new(Unit::X87, host))),
+            (1, Box::new(Float::new(Unit::Simd, host))),
+            (2, Box::new(Integer::new(Flavour::Flat))),
+            (2, Box::new(Integer::new(Flavour::Segments))),
+        ]
     }
 
     pub(super) fn main() -> ExitCode {
@@ -109,6 +116,7 @@ mod run {
     fn campaign<E: CpuEngine>(a: &Arguments, engine: E) -> Result<u64, String> {
         let mut silicon = Silicon::get().ok_or("this host cannot run 32-bit code at full speed")?;
         silicon.watch();
+        let host = Host::probe(|code, before| silicon.run(code, before));
         let mut subject = Subject::with_engine(engine).map_err(|e| e.to_string())?;
         subject.slice = a.slice;
         let mut campaign = Campaign {
@@ -116,8 +124,9 @@ mod run {
             subject,
             coverage: Default::default(),
             counts: Counts::default(),
+            saved: Vec::new(),
         };
-        let mut families = families();
+        let mut families = families(host);
         if let Some(name) = &a.family {
             families.retain(|(_, f)| f.name() == name);
         }
