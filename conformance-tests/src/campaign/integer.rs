@@ -95,9 +95,12 @@ impl Integer {
             for n in [ES, DS] {
                 p.seg[n] = if !p.based && rng.below(3) != 0 { USER_DS } else { pick(rng, data) };
                 // Plain ones are the most useful.
-                if p.based && rng.below(2) == 0 {
+                if p.based && rng.below(4) != 0 {
                     p.seg[n] = selector(BASED_DATA[[0, 3][rng.below(2) as usize]]);
                 }
+            }
+            if p.based && rng.below(3) != 0 {
+                p.seg[SS] = selector(BASED_STACKS[[0, 3][rng.below(2) as usize]]);
             }
             for n in [4, 5] {
                 p.seg[n] = match rng.below(8) {
@@ -443,8 +446,8 @@ impl Writer<'_> {
         }
         let string = matches!(row.opcode[..], [0x6C..=0x6F | 0xA4..=0xA7 | 0xAA..=0xAF]);
         let lock = match row.memory {
-            Some(true) => self.rng.below(16) == 0,
-            _ => self.rng.below(400) == 0,
+            Some(true) => self.rng.below(40) == 0,
+            _ => self.rng.below(1000) == 0,
         };
         // AMD's processors take LOCK MOV CR0 as MOV CR8.
         let lock = lock && !matches!(row.opcode[..], [0x0F, 0x20..=0x23]);
@@ -570,7 +573,21 @@ impl Writer<'_> {
         if reads_flags(ins) & self.p.undefined != 0 {
             return false;
         }
+        // What is implied points somewhere, mostly.
+        let needs: u8 = match ins.mnemonic() {
+            M::Movsb | M::Movsw | M::Movsd | M::Cmpsb | M::Cmpsw | M::Cmpsd => 0xC0,
+            M::Lodsb | M::Lodsw | M::Lodsd => 0x40,
+            M::Stosb | M::Stosw | M::Stosd | M::Scasb | M::Scasw | M::Scasd => 0x80,
+            M::Xlatb => 8,
+            M::Leave | M::Enter => 0x20,
+            _ => 0,
+        };
+        if needs & !self.pointers != 0 && self.rng.below(16) != 0 {
+            return false;
+        }
         match ins.mnemonic() {
+            // Newer processors have it.
+            M::Tpause | M::Clwb | M::Clflushopt => false,
             // A prefix has made something else of it, which newer processors have.
             M::Tzcnt | M::Lzcnt => false,
             M::Popcnt => row.mnemonic == M::Popcnt,
