@@ -85,9 +85,17 @@ mod run {
         };
         let done = if a.jit {
             let options = Options { threshold: 1, ..Options::default() };
-            Jit::with_options(options).map_err(|e| e.to_string()).and_then(|jit| campaign(&a, jit))
+            Jit::with_options(options).map_err(|e| e.to_string()).and_then(|jit| {
+                campaign(&a, jit, |jit: &Jit| {
+                    let s = jit.jit_stats();
+                    format!(
+                        "{} blocks translated, {} instructions interpreted, {} entries",
+                        s.translated, s.interpreted, s.entries
+                    )
+                })
+            })
         } else {
-            campaign(&a, Interpreter::new())
+            campaign(&a, Interpreter::new(), |_| "interpreter".into())
         };
         match done {
             Ok(0) => ExitCode::SUCCESS,
@@ -113,7 +121,11 @@ mod run {
         Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
     }
 
-    fn campaign<E: CpuEngine>(a: &Arguments, engine: E) -> Result<u64, String> {
+    fn campaign<E: CpuEngine>(
+        a: &Arguments,
+        engine: E,
+        describe: impl Fn(&E) -> String,
+    ) -> Result<u64, String> {
         let mut silicon = Silicon::get().ok_or("this host cannot run 32-bit code at full speed")?;
         silicon.watch();
         let host = Host::probe(|code, before| silicon.run(code, before));
@@ -174,6 +186,7 @@ mod run {
             }
         }
         progress(&families, &tallies, campaign.counts, start);
+        println!("{}", describe(campaign.subject.engine()));
         if let Some(file) = &a.coverage {
             std::fs::write(file, campaign.coverage.markdown()).map_err(|e| format!("{file}: {e}"))?;
             let text = format!("{file}.txt");
