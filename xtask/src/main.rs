@@ -1,4 +1,5 @@
-//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `rules`, `ci`.
+//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `silicon`,
+//! `rules`, `ci`.
 
 mod boot;
 mod ci;
@@ -12,6 +13,7 @@ mod peers;
 mod round_trip;
 mod rules;
 mod run;
+mod silicon;
 mod snapshots;
 mod test;
 
@@ -47,6 +49,8 @@ enum Task {
     Peers,
     /// Restore snapshots of old versions of v86, and kill env86 while it saves (slow)
     Snapshots(snapshots::Options),
+    /// Compare random programs on this machine's processor with ours
+    Silicon(silicon::Options),
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Task::Guest86 => guest86::report(),
         Task::Peers => peers::list(),
         Task::Snapshots(options) => snapshots::run(&options),
+        Task::Silicon(options) => silicon::silicon(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };

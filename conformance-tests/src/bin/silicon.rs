@@ -17,9 +17,11 @@ mod run {
     use std::process::ExitCode;
     use std::time::Duration;
 
+    use conformance_tests::campaign::coverage::Coverage;
     use conformance_tests::campaign::float::{Float, Unit};
     use conformance_tests::campaign::integer::{Flavour, Integer};
-    use conformance_tests::campaign::{Campaign, Counts, Family, PROGRAMS_PER_CHUNK, STATES, report};
+    use conformance_tests::campaign::rows::{expected_instructions, rows};
+    use conformance_tests::campaign::{Campaign, Counts, Family, report};
     use conformance_tests::oracle::Silicon;
     use conformance_tests::policy::Host;
     use conformance_tests::subject::Subject;
@@ -37,6 +39,7 @@ mod run {
         jit: bool,
         coverage: Option<String>,
         slice: u64,
+        threads: u32,
     }
 
     fn arguments() -> Result<Arguments, String> {
@@ -47,6 +50,7 @@ mod run {
             jit: false,
             coverage: None,
             slice: u64::MAX,
+            threads: 1,
         };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
@@ -56,6 +60,7 @@ mod run {
                 "--cases" => a.cases = number(value()?)?,
                 "--seed" => a.seed = number(value()?)?,
                 "--slice" => a.slice = number(value()?)?,
+                "--threads" => a.threads = number(value()?)? as u32,
                 "--family" => a.family = Some(value()?),
                 "--engine" => a.jit = value()? == "jit",
                 "--coverage" => a.coverage = Some(value()?),
@@ -83,6 +88,9 @@ mod run {
                 return ExitCode::from(2);
             }
         };
+        if a.threads > 1 {
+            return share(&a);
+        }
         let done = if a.jit {
             let options = Options { threshold: 1, ..Options::default() };
             Jit::with_options(options).map_err(|e| e.to_string()).and_then(|jit| {
@@ -105,6 +113,64 @@ mod run {
                 ExitCode::from(2)
             }
         }
+    }
+
+    /// Runs several processes: the host's side of a case has fixed addresses, so each process has one.
+    fn share(a: &Arguments) -> ExitCode {
+        let part = |n: u32| a.coverage.as_ref().map(|file| format!("{file}.{n}"));
+        let start = |n: u32| {
+            let mut command = std::process::Command::new(std::env::current_exe()?);
+            let cases = a.cases.div_ceil(u64::from(a.threads));
+            let seed = a.seed.wrapping_mul(1000).wrapping_add(u64::from(n));
+            command.args(["--cases", &cases.to_string(), "--seed", &seed.to_string()]);
+            command.args(["--engine", if a.jit { "jit" } else { "interp" }, "--slice", &a.slice.to_string()]);
+            if let Some(family) = &a.family {
+                command.args(["--family", family]);
+            }
+            if let Some(file) = part(n) {
+                command.args(["--coverage", &file]);
+            }
+            command.spawn()
+        };
+        let children: Vec<_> = (0..a.threads).map(start).collect();
+        let mut worst = 0;
+        for child in children {
+            let code = child.and_then(|mut c| c.wait()).ok().and_then(|s| s.code());
+            worst = worst.max(code.unwrap_or(2));
+        }
+        if let Some(file) = &a.coverage {
+            let mut all = expected();
+            for n in 0..a.threads {
+                for text in
+                    part(n).map(|f| format!("{f}.txt")).iter().filter_map(|f| std::fs::read_to_string(f).ok())
+                {
+                    all.parse(&text);
+                }
+                if let Some(f) = part(n) {
+                    let _ = std::fs::remove_file(format!("{f}.txt"));
+                    let _ = std::fs::remove_file(f);
+                }
+            }
+            if save(file, &all).is_err() {
+                worst = worst.max(2);
+            }
+        }
+        ExitCode::from(worst as u8)
+    }
+
+    /// A table in which everything that should be met stands at zero.
+    fn expected() -> Coverage {
+        let mut coverage = Coverage::default();
+        for ins in expected_instructions(&rows()) {
+            coverage.place(&ins);
+        }
+        coverage
+    }
+
+    fn save(file: &str, coverage: &Coverage) -> Result<(), String> {
+        std::fs::write(file, coverage.markdown()).map_err(|e| format!("{file}: {e}"))?;
+        let text = format!("{file}.txt");
+        std::fs::write(&text, coverage.to_text()).map_err(|e| format!("{text}: {e}"))
     }
 
     #[derive(Default)]
@@ -134,7 +200,7 @@ mod run {
         let mut campaign = Campaign {
             silicon: &mut silicon,
             subject,
-            coverage: Default::default(),
+            coverage: if a.family.is_none() { expected() } else { Coverage::default() },
             counts: Counts::default(),
             saved: Vec::new(),
         };
@@ -146,12 +212,13 @@ mod run {
             return Err("no such family".into());
         }
         let mut tallies: Vec<Tally> = families.iter().map(|_| Tally::default()).collect();
-        let per_chunk = u64::from(PROGRAMS_PER_CHUNK * STATES);
-        let chunks = a.cases.div_ceil(per_chunk);
         let total: u32 = families.iter().map(|f| f.0).sum();
         let start = now();
         let mut shown = start;
-        for n in 0..chunks {
+        for n in 0.. {
+            if campaign.counts.cases + campaign.counts.skipped >= a.cases {
+                break;
+            }
             let mut slot = (n % u64::from(total)) as u32;
             let index = families
                 .iter()
@@ -188,9 +255,7 @@ mod run {
         progress(&families, &tallies, campaign.counts, start);
         println!("{}", describe(campaign.subject.engine()));
         if let Some(file) = &a.coverage {
-            std::fs::write(file, campaign.coverage.markdown()).map_err(|e| format!("{file}: {e}"))?;
-            let text = format!("{file}.txt");
-            std::fs::write(&text, campaign.coverage.to_text()).map_err(|e| format!("{text}: {e}"))?;
+            save(file, &campaign.coverage)?;
         }
         Ok(campaign.counts.differences)
     }

@@ -57,7 +57,7 @@ impl Integer {
         let mut lottery = Vec::new();
         for (n, row) in rows.iter().enumerate() {
             let tickets = match row.kind {
-                Kind::Faults => 1,
+                Kind::Faults => 2,
                 Kind::Far | Kind::Selector => 12,
                 Kind::Near => 6,
                 Kind::Divide => 8,
