@@ -211,7 +211,7 @@ impl<E: CpuEngine> Subject<E> {
 impl<E: CpuEngine> Processor for Subject<E> {
     fn store(&mut self, at: u32, bytes: &[u8]) {
         assert!(self.mem.dma_write(at.into(), bytes));
-        if at >= CODE && at < CODE + CODE_LEN {
+        if (CODE..CODE + CODE_LEN).contains(&at) {
             // Old blocks are dead; keep what is alive in the caches.
             self.stored += 1;
             if self.stored == 4096 {

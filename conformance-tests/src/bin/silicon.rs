@@ -12,7 +12,6 @@ fn main() -> std::process::ExitCode {
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-#[allow(unsafe_code)] // asks for the processor time
 mod run {
     use std::process::ExitCode;
     use std::time::Duration;
@@ -22,7 +21,7 @@ mod run {
     use conformance_tests::campaign::integer::{Flavour, Integer};
     use conformance_tests::campaign::rows::{expected_instructions, rows};
     use conformance_tests::campaign::{Campaign, Counts, Family, report};
-    use conformance_tests::oracle::Silicon;
+    use conformance_tests::oracle::{Silicon, processor_time};
     use conformance_tests::policy::Host;
     use conformance_tests::subject::Subject;
     use emu_core::engine::CpuEngine;
@@ -179,14 +178,6 @@ mod run {
         time: Duration,
     }
 
-    /// Processor time of this process: what other processes take does not matter.
-    fn now() -> Duration {
-        let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `t` is valid for the call.
-        unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut t) };
-        Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
-    }
-
     fn campaign<E: CpuEngine>(
         a: &Arguments,
         engine: E,
@@ -213,7 +204,7 @@ mod run {
         }
         let mut tallies: Vec<Tally> = families.iter().map(|_| Tally::default()).collect();
         let total: u32 = families.iter().map(|f| f.0).sum();
-        let start = now();
+        let start = processor_time();
         let mut shown = start;
         for n in 0.. {
             if campaign.counts.cases + campaign.counts.skipped >= a.cases {
@@ -230,11 +221,11 @@ mod run {
                 .unwrap_or(0);
             let family = families[index].1.as_mut();
             let before = campaign.counts;
-            let began = now();
+            let began = processor_time();
             let seed = a.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ n.wrapping_mul(0xD134_2543_DE82_EF95);
             let difference = campaign.chunk(family, seed);
             let tally = &mut tallies[index];
-            tally.time += now() - began;
+            tally.time += processor_time() - began;
             let c = campaign.counts;
             tally.counts.cases += c.cases - before.cases;
             tally.counts.skipped += c.skipped - before.skipped;
@@ -247,8 +238,8 @@ mod run {
                 let small = report::minimise(&mut campaign, family, &case);
                 println!("{}", report::describe(&mut campaign, family, &small));
             }
-            if now() - shown > Duration::from_secs(30) {
-                shown = now();
+            if processor_time() - shown > Duration::from_secs(30) {
+                shown = processor_time();
                 progress(&families, &tallies, campaign.counts, start);
             }
         }
@@ -265,7 +256,7 @@ mod run {
             "{} cases, {} differences, {:.0} s:",
             all.cases,
             all.differences,
-            (now() - start).as_secs_f64()
+            (processor_time() - start).as_secs_f64()
         );
         for ((_, family), t) in families.iter().zip(tallies) {
             let c = t.counts;

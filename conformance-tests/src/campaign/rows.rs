@@ -321,7 +321,10 @@ mod tests {
                 // Not instructions.
                 || code == Code::INVALID
                 || code == Code::Zero_bytes
-                || code.is_declare_data();
+                || matches!(
+                    code,
+                    Code::DeclareByte | Code::DeclareWord | Code::DeclareDword | Code::DeclareQword
+                );
             let features = code.cpuid_features();
             let base = features.iter().all(|f| {
                 matches!(

@@ -1,5 +1,7 @@
 //! What the oracle needs of Linux.
 
+use std::time::Duration;
+
 use crate::layout::LDT;
 
 /// Maps zeroed pages at a fixed address.
@@ -27,12 +29,12 @@ pub(super) fn can_write_fs_base() -> bool {
     unsafe { libc::getauxval(libc::AT_HWCAP2) & HWCAP2_FSGSBASE != 0 }
 }
 
-/// Monotonic time.
-pub(super) fn nanoseconds() -> u64 {
+/// Processor time of this process: what other processes take does not count.
+pub fn processor_time() -> Duration {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `t` is valid for the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut t) };
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut t) };
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
 /// `struct user_desc` of the kernel.
