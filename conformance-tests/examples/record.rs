@@ -17,6 +17,7 @@ fn main() -> Result<(), String> {
         return Err("usage: record DIRECTORY YYYY-MM-DD".into());
     };
     let mut silicon = Silicon::get().ok_or("this host cannot run 32-bit code")?;
+    silicon.watch();
     let host = Host::probe(|code, before| silicon.run(code, before));
     let info = std::fs::read_to_string("/proc/cpuinfo").map_err(|e| e.to_string())?;
     let field = |name: &str| {

@@ -4,9 +4,13 @@
 
 use std::io::{Read as _, Write as _};
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::campaign::{integer::Flavour, program::Program};
 use crate::compare::Generate;
 use crate::fp::Pointers;
 use crate::gen_int::Rng;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::layout::CODE_LEN;
 use crate::layout::{
     CS, DS, EXIT_CS, End, LEAVE, Processor, Registers, SS, base, is_big, selector, with_exit,
 };
@@ -17,6 +21,8 @@ use crate::{ARENA, ARENA_LEN, CODE, Fault, Outcome, State};
 
 /// Raised whenever the generators make other cases from the same seed: then answers are recorded again.
 pub const GENERATOR: u32 = 1;
+/// EFLAGS bits that are stored: those compared, and NT, which tells what IRET means.
+const KEPT: u32 = FLAGS | 0x4000;
 /// Cases that share a seed.
 const BLOCK: u32 = 1024;
 const MAGIC: &str = "env86 answers of silicon 1";
@@ -32,11 +38,21 @@ pub struct Input {
     pub regs: Registers,
     /// Contents of the arena.
     pub arena: Vec<u8>,
+    /// What the integer generator knows of the program, which is compared as in campaigns. The code then
+    /// is the program's and ends as it likes.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    pub program: Option<Program>,
 }
 
 impl Default for Input {
     fn default() -> Self {
-        Self { code: Vec::new(), regs: Registers::default(), arena: vec![0; ARENA_LEN as usize] }
+        Self {
+            code: Vec::new(),
+            regs: Registers::default(),
+            arena: vec![0; ARENA_LEN as usize],
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            program: None,
+        }
     }
 }
 
@@ -48,9 +64,67 @@ impl Input {
 
     /// Puts code and arena in place.
     pub fn store(&self, processor: &mut impl Processor) {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let Some(p) = &self.program {
+            // Such programs may end anywhere.
+            processor.store(CODE, &[0xF4; CODE_LEN as usize]);
+            processor.store(p.at, &self.code);
+            processor.store(ARENA, &self.arena);
+            return;
+        }
         let at = base(self.regs.seg[CS]).wrapping_add(self.regs.eip);
         processor.store(at, &with_exit(&self.code, self.bits() == 32));
         processor.store(ARENA, &self.arena);
+    }
+
+    /// A repeated store has hit the program: processors look at the instruction again when they like.
+    fn is_vague(&self, processor: &impl Processor) -> bool {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let Some(p) = &self.program {
+            let changed = processor.memory(p.at, p.code.len() as u32) != p.code;
+            return changed && p.steps.iter().any(|s| s.repeated);
+        }
+        let _ = processor;
+        false
+    }
+
+    /// Floating-point registers take part.
+    pub fn fp(&self) -> bool {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if self.program.is_some() {
+            return false;
+        }
+        true
+    }
+
+    /// As [`Self::difference`] by the rules of campaigns.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    fn program_difference(
+        &self,
+        p: &Program,
+        want: &End,
+        want_arena: &[u8],
+        got: &End,
+        got_arena: &[u8],
+    ) -> Option<String> {
+        use crate::campaign::{incomparable, scratch_places, settle};
+        let (mut w, mut g) = (want.clone(), got.clone());
+        settle(p, &mut w, &mut g);
+        let mut arena = want_arena.to_vec();
+        if let Some(fault) = want.fault {
+            for at in scratch_places(p, want, fault) {
+                arena[(at - ARENA) as usize] = got_arena[(at - ARENA) as usize];
+            }
+        }
+        if w == g && arena == got_arena || incomparable(p, want, got) {
+            return None;
+        }
+        let expected = Outcome { state: state(&w.regs, &arena), fault: w.fault };
+        let actual = Outcome { state: state(&g.regs, got_arena), fault: g.fault };
+        let (eip, before) = (self.regs.eip, self.state());
+        let text = report::difference(&self.code, eip, self.bits(), &before, &expected, &actual);
+        let (w, g) = (w.regs, g.regs);
+        Some(format!("{text}  silicon {:x?} {:x}, ours {:x?} {:x}\n", w.seg, w.eip, g.seg, g.eip))
     }
 
     fn state(&self) -> State {
@@ -66,6 +140,10 @@ impl Input {
         got: &End,
         got_arena: &[u8],
     ) -> Option<String> {
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        if let Some(p) = &self.program {
+            return self.program_difference(p, want, want_arena, got, got_arena);
+        }
         let (w, g) = (&want.regs, &got.regs);
         let same = w.gpr == g.gpr
             && (w.eflags ^ g.eflags) & FLAGS == 0
@@ -100,34 +178,51 @@ fn state(regs: &Registers, arena: &[u8]) -> State {
     State { gpr: regs.gpr, eflags: regs.eflags, fp: regs.fp.clone(), arena: arena.to_vec() }
 }
 
+/// What makes the next case from the one before.
+type Maker = Box<dyn FnMut(&mut Rng, &mut Input)>;
+
 /// Cases of one kind.
 pub struct Family {
     /// Its name, and that of its file.
     pub name: &'static str,
-    /// Makes the next case from the one before.
-    pub generate: fn(&mut Rng, &mut Input),
+    /// Makes a generator.
+    generator: fn() -> Maker,
     /// Cases recorded, in blocks.
     pub blocks: u32,
 }
 
 /// All families.
 pub const FAMILIES: &[Family] = &[
-    Family { name: "integer", generate: integer, blocks: 72 },
-    Family { name: "x87", generate: x87, blocks: 64 },
-    Family { name: "x87-16", generate: x87_16, blocks: 16 },
-    Family { name: "simd", generate: simd, blocks: 64 },
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Family { name: "integer", generator: || programs(Flavour::Flat), blocks: 40 },
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Family { name: "segments", generator: || programs(Flavour::Segments), blocks: 40 },
+    Family { name: "x87", generator: || Box::new(x87), blocks: 56 },
+    Family { name: "x87-16", generator: || Box::new(x87_16), blocks: 16 },
+    Family { name: "simd", generator: || Box::new(simd), blocks: 56 },
 ];
 
-fn integer(rng: &mut Rng, input: &mut Input) {
-    use crate::gen_int::{ROWS, encode, sequence, state};
-    let before = state(rng);
-    input.code = if rng.below(3) == 0 {
-        sequence(rng).code
-    } else {
-        let row = &ROWS[rng.below(ROWS.len() as u32) as usize];
-        encode(rng, row)
-    };
-    take(input, before);
+/// The integer programs of campaigns: faults, 16-bit code, segments of all kinds.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn programs(flavour: Flavour) -> Maker {
+    use crate::campaign::{Family as _, coverage::Coverage, integer::Integer};
+    let mut family = Integer::new(flavour);
+    let mut coverage = Coverage::default();
+    Box::new(move |rng, input| {
+        if input.arena.is_empty() {
+            input.arena.resize(ARENA_LEN as usize, 0);
+            family.fill(rng, &mut input.arena);
+        }
+        let mut p = input.program.take().unwrap_or_default();
+        family.program(rng, &mut coverage, &mut p);
+        family.registers(rng, &p, &mut input.regs);
+        family.perturb(rng, &p, &input.regs, &mut |at, bytes| {
+            let start = (at - ARENA) as usize;
+            input.arena[start..start + bytes.len()].copy_from_slice(bytes);
+        });
+        input.code.clone_from(&p.code);
+        input.program = Some(p);
+    })
 }
 
 /// Flat segments.
@@ -232,7 +327,7 @@ impl Header {
 
 /// The cases of a block, one after the other.
 struct Cases<'a> {
-    family: &'a Family,
+    make: &'a mut Maker,
     rng: Rng,
     input: Input,
     /// Of all inputs so far.
@@ -240,15 +335,15 @@ struct Cases<'a> {
 }
 
 impl<'a> Cases<'a> {
-    fn new(family: &'a Family, seed: u64, block: u32) -> Self {
+    fn new(make: &'a mut Maker, seed: u64, block: u32) -> Self {
         let mut input = Input::default();
         // Generators fill the arena when it is empty.
         input.arena.clear();
-        Self { family, rng: Rng::new(seed ^ u64::from(block) << 32), input, sum: 0 }
+        Self { make, rng: Rng::new(seed ^ u64::from(block) << 32), input, sum: 0 }
     }
 
     fn next(&mut self) {
-        (self.family.generate)(&mut self.rng, &mut self.input);
+        (self.make)(&mut self.rng, &mut self.input);
         let mut add = |v: u64| self.sum = (self.sum.rotate_left(5) ^ v).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let regs = &self.input.regs;
         for b in &self.input.code {
@@ -286,14 +381,20 @@ pub fn record(
     let header =
         Header { family: family.name.into(), from, generator: GENERATOR, seed, blocks: family.blocks };
     let mut out = header.text().into_bytes();
+    let mut make = (family.generator)();
     for block in 0..family.blocks {
-        let mut cases = Cases::new(family, seed, block);
+        let mut cases = Cases::new(&mut make, seed, block);
         let mut records = Vec::new();
         for n in 0..BLOCK {
             cases.next();
-            let end = stable(&cases.input, processor)
-                .ok_or_else(|| format!("{} {block}.{n} has no stable answer", family.name))?;
-            encode(&cases.input, &end, processor.memory(ARENA, ARENA_LEN), &mut records);
+            let end = stable(&cases.input, processor);
+            match end.filter(|_| !cases.input.is_vague(processor)) {
+                Some(end) => encode(&cases.input, &end, processor.memory(ARENA, ARENA_LEN), &mut records),
+                None if cases.input.fp() => {
+                    return Err(format!("{} {block}.{n}: no stable answer", family.name));
+                }
+                None => records.extend_from_slice(&has::NOTHING.to_le_bytes()),
+            }
         }
         out.extend_from_slice(&cases.sum().to_le_bytes());
         out.extend_from_slice(&(records.len() as u32).to_le_bytes());
@@ -308,9 +409,11 @@ pub fn record(
 fn stable(input: &Input, processor: &mut impl Processor) -> Option<End> {
     let mut run = || {
         input.store(processor);
-        let mut end = processor.exec(&input.regs, true);
-        end.regs.eflags &= FLAGS;
-        if end.fault.is_some() {
+        let mut end = processor.exec(&input.regs, input.fp());
+        end.regs.eflags &= KEPT;
+        // The host's kernel makes 0 of null selectors whenever it returns.
+        end.regs.seg.iter_mut().filter(|s| **s < 4).for_each(|s| *s = 0);
+        if input.fp() && end.fault.is_some() {
             end.regs.fp.pointers = Pointers::default();
         }
         (end, processor.memory(ARENA, ARENA_LEN).to_vec())
@@ -364,6 +467,7 @@ pub fn replay(file: &[u8], local: Host, processor: &mut impl Processor) -> Resul
         found: 0,
         differences: Vec::new(),
     };
+    let mut make = (family.generator)();
     let mut reader = Reader(&bytes[split + 2..]);
     let mut want_arena = Vec::new();
     for block in 0..header.blocks {
@@ -371,18 +475,22 @@ pub fn replay(file: &[u8], local: Host, processor: &mut impl Processor) -> Resul
         let sum = u64::from_le_bytes(reader.take().ok_or_else(damaged)?);
         let len = u32::from_le_bytes(reader.take().ok_or_else(damaged)?);
         let mut records = Reader(reader.slice(len as usize).ok_or_else(damaged)?);
-        let mut cases = Cases::new(family, header.seed, block);
+        let mut cases = Cases::new(&mut make, header.seed, block);
         // All answers are used before the sum is known: differences of a stale block do not count.
         let (found, shown) = (result.found, result.differences.len());
         for n in 0..BLOCK {
             cases.next();
             let input = &cases.input;
+            if records.0.starts_with(&has::NOTHING.to_le_bytes()) {
+                records = Reader(&records.0[2..]);
+                continue;
+            }
             let want = decode(&mut records, input, &mut want_arena);
             let Some(want) = want else { return Err(if n == 0 { damaged() } else { stale() }) };
             input.store(processor);
-            let mut got = processor.exec(&input.regs, true);
-            got.regs.eflags &= FLAGS;
-            if want.fault.is_some() {
+            let mut got = processor.exec(&input.regs, input.fp());
+            got.regs.eflags &= KEPT;
+            if input.fp() && want.fault.is_some() {
                 got.regs.fp.pointers = Pointers::default();
             }
             result.cases += 1;
@@ -419,6 +527,8 @@ mod has {
     pub(super) const MXCSR: u16 = 1 << 9;
     pub(super) const XMM: u16 = 1 << 10;
     pub(super) const ARENA: u16 = 1 << 11;
+    /// No answer: what the processor does may be otherwise next time.
+    pub(super) const NOTHING: u16 = 1 << 15;
 }
 
 /// Segments at the end if nothing loads any.
@@ -466,9 +576,9 @@ fn encode(input: &Input, end: &End, arena: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(&f.cr2.to_le_bytes());
         }
     }
-    if (a.eflags ^ b.eflags) & FLAGS != 0 {
+    if (a.eflags ^ b.eflags) & KEPT != 0 {
         mask |= has::EFLAGS;
-        out.extend_from_slice(&((a.eflags & FLAGS) as u16).to_le_bytes());
+        out.extend_from_slice(&((a.eflags & KEPT) as u16).to_le_bytes());
     }
     if a.gpr != b.gpr {
         mask |= has::GPR;
@@ -582,7 +692,7 @@ fn decode(r: &mut Reader<'_>, input: &Input, arena: &mut Vec<u8>) -> Option<End>
         fault = Some(Fault { vector, error, cr2, eip });
     }
     regs.eip = fault.map_or(LEAVE, |f| f.eip);
-    regs.eflags = if on(has::EFLAGS) { r.u16()?.into() } else { regs.eflags & FLAGS };
+    regs.eflags = if on(has::EFLAGS) { r.u16()?.into() } else { regs.eflags & KEPT };
     if on(has::GPR) {
         r.changes(8, 4, |n, v| regs.gpr[n] = v as u32)?;
     }
@@ -607,7 +717,7 @@ fn decode(r: &mut Reader<'_>, input: &Input, arena: &mut Vec<u8>) -> Option<End>
     }
     let [opcode, ip, cs, dp, ds] = p;
     fp.pointers = Pointers { opcode: opcode as u16, ip, cs: cs as u16, dp, ds: ds as u16 };
-    if fault.is_some() {
+    if fault.is_some() && input.fp() {
         fp.pointers = Pointers::default();
     }
     if on(has::ST) {
@@ -641,20 +751,26 @@ mod tests {
     fn records_give_back_what_was_recorded() {
         let mut rng = Rng::new(5);
         for family in FAMILIES {
+            let mut make = (family.generator)();
             let mut input = Input::default();
             let mut other = Input::default();
             for n in 0..200 {
-                (family.generate)(&mut rng, &mut input);
-                (family.generate)(&mut rng, &mut other);
+                make(&mut rng, &mut input);
+                make(&mut rng, &mut other);
+                if !input.fp() {
+                    other.regs.fp = input.regs.fp.clone();
+                }
                 let mut end = End { regs: other.regs.clone(), fault: None };
                 end.regs.eip = LEAVE;
                 if n % 3 == 0 {
                     let eip = CODE + 3;
                     end.fault = Some(Fault { vector: 14 - n as u8 % 2, error: 4, cr2: 0, eip });
-                    end.regs.fp.pointers = Pointers::default();
+                    if input.fp() {
+                        end.regs.fp.pointers = Pointers::default();
+                    }
                     end.regs.eip = eip;
                 }
-                end.regs.eflags &= FLAGS;
+                end.regs.eflags &= KEPT;
                 let mut bytes = Vec::new();
                 encode(&input, &end, &other.arena, &mut bytes);
                 let mut arena = Vec::new();

@@ -60,7 +60,8 @@ fn check(processor: &mut impl Processor, host: Host) {
     for family in FAMILIES {
         let path = format!("{}/vectors/{}.zst", env!("CARGO_MANIFEST_DIR"), family.name);
         let result = replay(&std::fs::read(&path).unwrap(), host, processor).unwrap();
-        assert_eq!(result.cases, family.blocks * 1024);
+        // A few have no definite answer.
+        assert!(result.cases > family.blocks * 1000 && result.cases <= family.blocks * 1024);
         let differences = result.differences.join("\n");
         assert!(
             result.found == 0,
@@ -71,12 +72,13 @@ fn check(processor: &mut impl Processor, host: Host) {
         );
         // Both ends are met often, and all exceptions there are.
         let faults: u32 = result.faults.iter().sum();
-        assert!(faults > result.cases / 20 && faults < result.cases / 2, "{result:?}");
+        assert!(faults > result.cases / 20 && faults < result.cases * 3 / 4, "{result:?}");
         let vectors: &[usize] = match family.name {
             // #UD, #GP, #PF, #MF, #AC and #XM
             "x87" | "x87-16" => &[6, 13, 14, 16, 17],
             "simd" => &[6, 13, 14, 16, 17, 19],
-            _ => &[0, 12, 13, 14],
+            "segments" => &[0, 1, 3, 4, 5, 6, 11, 12, 13, 14, 17],
+            _ => &[0, 1, 3, 4, 5, 6, 13, 14, 17],
         };
         for vector in vectors {
             assert!(

@@ -219,8 +219,8 @@ impl Family for Integer {
 /// A pointer: mostly well inside the arena; sometimes around its inner page boundaries or its ends.
 pub fn pointer(rng: &mut Rng, based: bool, aligned: bool) -> u32 {
     let at = match rng.below(64) {
-        0 => rng.below(2) * ARENA_LEN + rng.below(48).wrapping_sub(24),
-        1..=3 => (1 + rng.below(3)) * 0x1000 + rng.below(32).wrapping_sub(16),
+        0 => (rng.below(2) * ARENA_LEN).wrapping_add(rng.below(48).wrapping_sub(24)),
+        1..=3 => ((1 + rng.below(3)) * 0x1000).wrapping_add(rng.below(32).wrapping_sub(16)),
         4 => 0x2345 - 16 + rng.below(32),
         _ => 0x200 + rng.below(ARENA_LEN - 0x600),
     };

@@ -253,16 +253,7 @@ impl<E: CpuEngine> Campaign<'_, E> {
 
     /// What a faulting instruction has stored below the stack pointer is up to the processor.
     fn forgive_scratch(&mut self, p: &Program, end: &End, fault: crate::Fault) {
-        let lin = base(end.regs.seg[CS]).wrapping_add(fault.eip);
-        let len = p.step_at(lin).map_or(0, scratch);
-        if len == 0 {
-            return;
-        }
-        let ss = end.regs.seg[SS];
-        let sp = if is_big(ss) { end.regs.gpr[4] } else { end.regs.gpr[4] & 0xFFFF };
-        let top = base(ss).wrapping_add(sp);
-        for at in (1..=len).map(|n| top.wrapping_sub(n)).filter(|at| (ARENA..ARENA + ARENA_LEN).contains(at))
-        {
+        for at in scratch_places(p, end, fault) {
             let byte = [self.silicon.memory(at, 1)[0]];
             self.subject.store(at, &byte);
         }
@@ -307,7 +298,7 @@ impl<E: CpuEngine> Campaign<'_, E> {
 }
 
 /// Brings what is up to the processor in line.
-fn settle(p: &Program, want: &mut End, got: &mut End) {
+pub(crate) fn settle(p: &Program, want: &mut End, got: &mut End) {
     let mut undefined = p.undefined;
     if let (Some(w), Some(g)) = (&mut want.fault, &mut got.fault) {
         // The host has execute-disable and says that it was a fetch.
@@ -355,6 +346,20 @@ fn forgive(
     }
 }
 
+/// Addresses in the arena that an instruction may have written before it faulted.
+pub(crate) fn scratch_places(
+    p: &Program,
+    end: &End,
+    fault: crate::Fault,
+) -> impl Iterator<Item = u32> + use<> {
+    let lin = base(end.regs.seg[CS]).wrapping_add(fault.eip);
+    let len = p.step_at(lin).map_or(0, scratch);
+    let ss = end.regs.seg[SS];
+    let sp = if is_big(ss) { end.regs.gpr[4] } else { end.regs.gpr[4] & 0xFFFF };
+    let top = base(ss).wrapping_add(sp);
+    (1..=len).map(move |n| top.wrapping_sub(n)).filter(|at| (ARENA..ARENA + ARENA_LEN).contains(at))
+}
+
 /// Stack memory that an instruction may have written before it faulted: bytes below ESP.
 fn scratch(step: &program::Step) -> u32 {
     use iced_x86::Mnemonic as M;
@@ -367,7 +372,7 @@ fn scratch(step: &program::Step) -> u32 {
 }
 
 /// What cannot be compared although it differs.
-fn incomparable(p: &Program, want: &End, got: &End) -> bool {
+pub(crate) fn incomparable(p: &Program, want: &End, got: &End) -> bool {
     let in_arena = |lin: u32| (ARENA..ARENA + ARENA_LEN).contains(&lin);
     let strange = |end: &End| {
         // 64-bit code on the host; the entry of its GDT that tells the number of the processor.

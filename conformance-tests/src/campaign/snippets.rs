@@ -222,7 +222,7 @@ pub(super) fn far(w: &mut Writer<'_>, row: &Row) {
         }
         [0xFF] => {
             w.store(at, offset, dword);
-            w.store(at + word as u32, target.into(), false);
+            w.store(at.wrapping_add(word as u32), target.into(), false);
             instruction.extend_from_slice(&w.opcode(row, dword));
             let reg = row.reg.unwrap_or(5);
             w.absolute_modrm(reg, at, &mut instruction);
@@ -288,7 +288,7 @@ pub(super) fn select(w: &mut Writer<'_>, row: &Row) {
             let at = w.place();
             let value = super::integer::pointer(w.rng, w.p.based, w.p.aligned);
             w.store(at, value, dword);
-            w.store(at + if dword { 4 } else { 2 }, sel.into(), false);
+            w.store(at.wrapping_add(if dword { 4 } else { 2 }), sel.into(), false);
             let r = w.spare();
             let mut bytes = w.opcode(row, dword);
             w.absolute_modrm(r, at, &mut bytes);
