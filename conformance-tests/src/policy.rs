@@ -82,6 +82,8 @@ pub enum Mask {
     FaultPointers,
     /// The selectors, or all pointers, on processors that do not keep them.
     HostPointers,
+    /// Integer programs only: `campaign` leaves it out.
+    Campaign,
 }
 
 /// One row of the table.
@@ -159,6 +161,23 @@ pub const RULES: &[Rule] = rules! {
         "SDM vol. 2A, FXSAVE: the order of accesses is not said";
     "FXSAVE FXRSTOR, misaligned, alignment checked" [Fxsave Fxrstor] Mask::FaultAlignment,
         "#AC or #GP", "#GP", "SDM vol. 2A, FXSAVE, Protected Mode Exceptions: varies with the implementation";
+    "CMPS that faults, in campaigns" [Cmpsb Cmpsw Cmpsd] Mask::Campaign,
+        "which of two exceptions", "that of the first operand", "SDM vol. 2A, CMPS, Operation: no order is given";
+    "UD0 UD1" [Ud0 Ud1] Mask::Campaign,
+        "an exception while fetching ModRM", "raised instead of #UD", "SDM vol. 2B, UD: some processors do not fetch it";
+    "CALL RET IRET that fault" [Call Retf Iret Iretd] Mask::Campaign,
+        "exception of the stack or of the target", "by the order of the SDM's operation sections",
+        "SDM vol. 3A, 6.9, table 6-2: no order within a class";
+    "CALL PUSHA ENTER that fault" [Call Pusha Pushad Enter] Mask::Campaign,
+        "stack below ESP", "nothing is stored", "SDM vol. 2A, ENTER, Operation: what a fault leaves is not said";
+    "IRET with NT" [Iret Iretd] Mask::Campaign,
+        "everything", "a task switch", "SDM vol. 2A, IRET: #GP in the compatibility mode that the host uses";
+    "a repeated store into the program" [Movsb Movsw Movsd Stosb Stosw Stosd Insb Insw Insd] Mask::Campaign,
+        "everything", "the next pass sees it", "SDM vol. 3A, 9.1.3: self-modifying code";
+    "any, by what the host is" [] Mask::Campaign,
+        "null selectors 1 to 3; the execute-disable bit of an error code; cases that execute the arena, load \
+         selectors 33h and 7Bh, touch the few pages that only one side has, or do not end",
+        "as 32-bit processors do", "APM vol. 2, 4.5: compatibility mode";
     "any that faults" [] Mask::FaultPointers,
         "FIP FCS FDP FDS FOP", "by the last instruction",
         "APM vol. 2, 11.4.4, FXSAVE: saved only while an exception is pending; the host's signal frame \
