@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::run::{cargo, run, target_dir};
+use crate::run::{cargo, run, target_dir, workspace};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -31,6 +31,18 @@ pub struct Options {
     /// Write which instructions, operands and exceptions were met to FILE (Markdown) and FILE.txt
     #[arg(long, value_name = "FILE")]
     coverage: Option<PathBuf>,
+    /// Instead record this processor's answers for hosts that cannot be asked (conformance-tests/vectors)
+    #[arg(long, exclusive = true)]
+    record: bool,
+}
+
+/// Writes the recorded answers anew.
+fn record() -> Result<()> {
+    let date = Command::new("date").args(["-u", "+%F"]).output()?;
+    let date = String::from_utf8(date.stdout)?;
+    let vectors = workspace().join("conformance-tests/vectors");
+    let package = ["run", "--release", "--package", "conformance-tests", "--example", "record", "--"];
+    run(cargo().args(package).arg(vectors).arg(date.trim()))
 }
 
 /// Builds the campaign's program and runs it.
@@ -38,6 +50,9 @@ pub struct Options {
 /// # Errors
 /// If anything differs, or this machine cannot be asked.
 pub fn silicon(options: &Options) -> Result<()> {
+    if options.record {
+        return record();
+    }
     run(cargo().args(["build", "--release", "--package", "conformance-tests", "--bin", "silicon"]))?;
     let mut command = Command::new(target_dir().join("release/silicon"));
     command.args(["--cases", &options.cases.to_string(), "--seed", &options.seed.to_string()]);
