@@ -1,7 +1,12 @@
 //! Random MMX, SSE, SSE2 and SSE3 instructions: encodings, registers and memory chosen to hit corners.
 
-use crate::fp::FpState;
+use std::sync::OnceLock;
+
+use crate::fp::{FpState, Pointers};
 use crate::gen_int::Rng;
+use crate::gen_x87::fx_image;
+use crate::operand::{self, Places, Unknown};
+use crate::values;
 use crate::{ARENA, ARENA_LEN, State};
 
 /// Instruction sets a row belongs to, by the registers it uses.
@@ -370,118 +375,232 @@ fn control_rows(t: &mut Table) {
     t.add(Family::Control, Integer, "emms", NP, 0x77, Place::None);
     t.add(Family::Control, Integer, "maskmovq", NP, 0xF7, Place::Register);
     t.add(Family::Control, Integer, "maskmovdqu", P66, 0xF7, Place::Register);
+    t.add(Family::Control, Integer, "fxsave", NP, 0xAE, Place::Memory).extension = Some(0);
+    t.add(Family::Control, Integer, "fxrstor", NP, 0xAE, Place::Memory).extension = Some(1);
+    for (name, reg) in [("lfence", 5), ("mfence", 6), ("sfence", 7)] {
+        t.add(Family::Control, Integer, name, NP, 0xAE, Place::Register).extension = Some(reg);
+    }
+    for (name, reg) in [("prefetchnta", 0), ("prefetcht0", 1), ("prefetcht1", 2), ("prefetcht2", 3)] {
+        t.add(Family::Control, Integer, name, NP, 0x18, Place::Memory).extension = Some(reg);
+    }
+    t.add(Family::Control, Integer, "pause", &[0xF3], 0x90, Place::None);
 }
 
-/// Encodes `row` with random prefixes, ModRM and immediate.
-pub fn encode(rng: &mut Rng, row: &Row) -> Vec<u8> {
-    let mut code = Vec::with_capacity(16);
-    if rng.below(16) == 0 {
-        code.push([0x26, 0x2E, 0x36, 0x3E][rng.below(4) as usize]);
+/// A program in the making.
+pub struct Program<'a> {
+    /// Randomness.
+    pub rng: &'a mut Rng,
+    /// Bytes so far.
+    pub code: &'a mut Vec<u8>,
+    /// The state it starts from.
+    pub state: &'a mut State,
+    /// General registers that it has written.
+    pub unknown: Unknown,
+    /// Instructions so far.
+    pub count: u32,
+    /// Memory operands that are read.
+    pub places: &'a mut Places<Contents>,
+}
+
+/// The table, made once.
+fn table() -> &'static [Row] {
+    static TABLE: OnceLock<Vec<Row>> = OnceLock::new();
+    TABLE.get_or_init(rows)
+}
+
+/// Makes a program of one to eight instructions and a state to run it from; returns how many it has.
+/// Nothing is allocated per case: code and state are those of the case before, changed.
+pub fn generate(rng: &mut Rng, code: &mut Vec<u8>, state: &mut State) -> u32 {
+    program(rng, code, state, &mut Places::default(), true).0
+}
+
+/// As [`generate`], with the number of the row that the state is made for. `places` gets the memory
+/// operands; without `images` there is no FXSAVE.
+pub fn program(
+    rng: &mut Rng,
+    code: &mut Vec<u8>,
+    state: &mut State,
+    places: &mut Places<Contents>,
+    images: bool,
+) -> (u32, usize) {
+    let rows = table();
+    let number = rng.below(rows.len() as u32) as usize;
+    let first = &rows[number];
+    code.clear();
+    places.clear();
+    start(rng, first, state);
+    let length = if rng.below(2) == 0 { 1 } else { 2 + rng.below(7) };
+    let mut p = Program { rng, code, state, unknown: 0, count: 0, places };
+    let mut last = first;
+    loop {
+        if images || last.name != "fxsave" {
+            p.append(last);
+        }
+        if p.count >= length || last.ends_program() && p.count > 0 {
+            return (p.count, number);
+        }
+        // Often of the same kind, so that results are used again.
+        last = &rows[p.rng.below(rows.len() as u32) as usize];
+        while last.fill != first.fill && p.rng.below(2) == 0 {
+            last = &rows[p.rng.below(rows.len() as u32) as usize];
+        }
     }
-    // F2 and F3 win over 66.
-    if matches!(row.opcode[0], 0xF2 | 0xF3) && rng.below(16) == 0 {
-        code.push(0x66);
+}
+
+/// Other contents for the memory operands of a program.
+pub fn refill(rng: &mut Rng, places: &Places<Contents>, store: &mut dyn FnMut(u32, &[u8])) {
+    for (at, kind) in places.iter() {
+        let mut bytes = [0; 512];
+        let len = contents(rng, kind, &mut bytes);
+        operand::clipped(at, &bytes[..len], store);
     }
-    code.extend_from_slice(&row.opcode);
-    let reg = row.extension.unwrap_or(rng.below(8) as u8);
-    let memory = match row.place {
-        Place::Any => rng.below(2) == 0,
-        Place::Memory => true,
-        Place::Register | Place::None => false,
+}
+
+/// Other floating-point registers for a program made for row `number`.
+pub fn registers(rng: &mut Rng, number: usize, fp: &mut FpState) {
+    if let Some(row) = table().get(number) {
+        fp_state(rng, row, fp);
+    }
+}
+
+/// What a memory operand is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Up to 16 bytes of data.
+    Vector(Fill),
+    /// LDMXCSR.
+    Mxcsr,
+    /// FXRSTOR.
+    Image,
+}
+
+/// Makes an operand; returns its length.
+fn contents(rng: &mut Rng, kind: Contents, bytes: &mut [u8; 512]) -> usize {
+    let value = match kind {
+        Contents::Vector(fill) => vector(rng, fill),
+        Contents::Mxcsr => u128::from(values::mxcsr(rng)),
+        Contents::Image => {
+            fx_image(rng, bytes);
+            return bytes.len();
+        }
     };
-    if memory {
-        modrm_memory(rng, reg, &mut code);
-    } else if row.place != Place::None {
-        code.push(0xC0 | reg << 3 | rng.below(8) as u8);
-    }
-    if row.imm {
-        code.push(match rng.below(3) {
-            0 => rng.next_u64() as u8,
-            _ => rng.below(70) as u8,
-        });
-    }
-    code
+    bytes[..16].copy_from_slice(&value.to_le_bytes());
+    16
 }
 
-/// Memory operands, mostly in the arena and aligned: registers hold aligned pointers, ECX is small.
-fn modrm_memory(rng: &mut Rng, reg: u8, code: &mut Vec<u8>) {
-    let mut base = [0, 2, 3, 5, 6, 7][rng.below(6) as usize];
-    match rng.below(4) {
-        0 => {
-            code.push(reg << 3 | 5);
-            code.extend_from_slice(&pointer(rng).to_le_bytes());
-        }
-        // base
-        1 => {
-            if base == 5 {
-                base = 6;
-            }
-            code.push(reg << 3 | base);
-        }
-        // base + disp8
-        2 => {
-            code.push(0x40 | reg << 3 | base);
-            code.push(displacement(rng));
-        }
-        // base (ESP too) + ECX or nothing * scale + disp8
-        _ => {
-            if rng.below(6) == 0 {
-                base = 4;
-            }
-            let index = if rng.below(2) == 0 { 4 } else { 1 };
-            code.push(0x40 | reg << 3 | 4);
-            code.push((rng.below(4) as u8) << 6 | index << 3 | base);
-            code.push(displacement(rng));
-        }
+impl Row {
+    /// Its results differ between vendors, or are images that do: nothing may follow that uses them.
+    fn ends_program(&self) -> bool {
+        self.family == Family::Approximate || self.name == "fxsave"
+    }
+
+    /// A general register is its destination.
+    fn writes_register(&self) -> bool {
+        let to_general = matches!(self.opcode.last(), Some(0x2C | 0x2D))
+            && matches!(self.opcode.first(), Some(0xF2 | 0xF3));
+        to_general || matches!(self.name, "movmskps" | "movmskpd" | "pmovmskb" | "pextrw")
     }
 }
 
-fn displacement(rng: &mut Rng) -> u8 {
-    let d = rng.next_u64() as u8;
-    if rng.below(5) == 0 { d } else { d & 0xF0 }
+impl Program<'_> {
+    /// Appends `row` with random prefixes, operands and immediate. A memory operand is filled.
+    pub fn append(&mut self, row: &Row) {
+        let rng = &mut *self.rng;
+        match rng.below(64) {
+            n @ 0..=3 => self.code.push([0x26, 0x2E, 0x36, 0x3E][n as usize]),
+            // LOCK is undefined with all of them.
+            4 if rng.below(8) == 0 => self.code.push(0xF0),
+            _ => {}
+        }
+        // F2 and F3 win over 66.
+        if matches!(row.opcode[0], 0xF2 | 0xF3) && rng.below(16) == 0 {
+            self.code.push(0x66);
+        }
+        self.code.extend_from_slice(&row.opcode);
+        let reg = row.extension.unwrap_or(rng.below(8) as u8);
+        let memory = match row.place {
+            Place::Any => rng.below(2) == 0,
+            Place::Memory => true,
+            Place::Register | Place::None => false,
+        };
+        if memory {
+            let at = self.place(row);
+            operand::encode(self.rng, self.code, reg, at, self.state, self.unknown, self.count > 0);
+        } else if row.place != Place::None {
+            let rm = rng.below(8) as u8;
+            // MOVD's destination is r/m.
+            if row.name == "movd" && row.opcode.last() == Some(&0x7E) {
+                self.unknown |= 1 << rm;
+            }
+            self.code.push(0xC0 | reg << 3 | rm);
+        }
+        if row.writes_register() {
+            self.unknown |= 1 << reg;
+        }
+        if row.imm {
+            self.code.push(match self.rng.below(3) {
+                0 => self.rng.next_u64() as u8,
+                _ => self.rng.below(70) as u8,
+            });
+        }
+        self.count += 1;
+    }
+
+    /// Chooses and fills the place of a memory operand: mostly aligned.
+    fn place(&mut self, row: &Row) -> u32 {
+        let rng = &mut *self.rng;
+        let (len, kind) = match row.name {
+            "fxsave" | "fxrstor" => (512, Contents::Image),
+            "ldmxcsr" => (16, Contents::Mxcsr),
+            _ => (16, Contents::Vector(row.fill)),
+        };
+        let mut at = operand::place(rng, len);
+        if rng.below(if len == 512 { 8 } else { 5 }) != 0 {
+            at &= !15;
+        }
+        if row.name != "fxsave" {
+            let mut bytes = [0; 512];
+            let len = contents(rng, kind, &mut bytes);
+            operand::put(self.state, at, &bytes[..len]);
+            self.places.push(at, kind);
+        }
+        at
+    }
 }
 
 /// Mostly aligned addresses; the ends of the arena and of its pages are frequent.
 fn pointer(rng: &mut Rng) -> u32 {
-    let at = match rng.below(6) {
-        0 => ARENA.wrapping_add(rng.below(5) * 0x1000).wrapping_sub(32).wrapping_add(rng.below(64)),
-        _ => ARENA + rng.below(ARENA_LEN),
-    };
+    let at = operand::place(rng, 16);
     if rng.below(5) == 0 { at } else { at & !15 }
 }
 
-/// A state for `row`.
-pub fn state(rng: &mut Rng, row: &Row) -> State {
-    let mut gpr = [0; 8];
-    for r in &mut gpr {
+/// Makes a state for a program that starts with `row`.
+pub fn start(rng: &mut Rng, row: &Row, state: &mut State) {
+    for r in &mut state.gpr {
         *r = if rng.below(4) == 0 { integer(rng) } else { pointer(rng) };
     }
-    if rng.below(8) != 0 {
-        gpr[1] = rng.below(8) * 16;
-    }
-    let mut eflags = rng.next_u64() as u32 & 0xCD5;
+    state.eflags = rng.next_u64() as u32 & 0xCD5;
     if rng.below(16) == 0 {
-        eflags |= 1 << 18;
+        state.eflags |= 1 << 18;
     }
-    let mut arena = vec![0; ARENA_LEN as usize];
-    // A page of values, repeated: shifted, so that pages differ.
-    let values: Vec<u8> = (0..64).flat_map(|_| vector(rng, row.fill).to_le_bytes()).collect();
-    for (n, part) in arena.chunks_mut(values.len() - 16).enumerate() {
-        let from = n % 2 * 16;
-        part.copy_from_slice(&values[from..from + part.len()]);
+    if state.arena.len() != ARENA_LEN as usize || rng.below(4096) == 0 {
+        state.arena.resize(ARENA_LEN as usize, 0);
+        for n in 0..ARENA_LEN / 16 {
+            let bytes = vector(rng, row.fill).to_le_bytes();
+            operand::put(state, ARENA + 16 * n, &bytes);
+        }
     }
-    let mut fp = fp_state(rng, row);
+    fp_state(rng, row, &mut state.fp);
     if row.name.starts_with("maskmov") && rng.below(3) == 0 {
         // Empty masks and masks that select little.
         let keep = if rng.below(2) == 0 { 0 } else { 1 << (rng.below(16) * 8 + 7) };
         let select = |v: u128| v & (0x7F7F_7F7F_7F7F_7F7F_7F7F_7F7F_7F7F_7F7F | keep);
-        fp.st = fp.st.map(select);
-        fp.xmm = fp.xmm.map(select);
+        state.fp.st = state.fp.st.map(select);
+        state.fp.xmm = state.fp.xmm.map(select);
     }
-    State { gpr, eflags, fp, arena }
 }
 
-fn fp_state(rng: &mut Rng, row: &Row) -> FpState {
+fn fp_state(rng: &mut Rng, row: &Row, fp: &mut FpState) {
     let status_codes = rng.next_u64() as u16 & 0x7F00;
     let mut control = 0x37F;
     let mut status = status_codes;
@@ -512,13 +631,14 @@ fn fp_state(rng: &mut Rng, row: &Row) -> FpState {
     if rng.below(3) == 0 {
         mxcsr |= rng.next_u64() as u32 & 0x3F;
     }
-    FpState {
-        control,
-        status,
-        valid: rng.next_u64() as u8,
-        st: std::array::from_fn(|_| vector(rng, row.fill) & ((1 << 80) - 1)),
-        mxcsr,
-        xmm: std::array::from_fn(|_| vector(rng, row.fill)),
+    (fp.control, fp.status, fp.mxcsr) = (control, status, mxcsr);
+    fp.valid = rng.next_u64() as u8;
+    fp.pointers = Pointers::default();
+    for st in &mut fp.st {
+        *st = vector(rng, row.fill) & values::LOW_80;
+    }
+    for xmm in &mut fp.xmm {
+        *xmm = vector(rng, row.fill);
     }
 }
 

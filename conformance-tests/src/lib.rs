@@ -1,14 +1,25 @@
 //! Tests of the CPU and the machine against silicon, other emulators and recorded answers.
 
 pub mod bare;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod campaign;
+pub mod compare;
 pub mod fp;
 pub mod gen_int;
 pub mod gen_simd;
+pub mod gen_x87;
+pub mod layout;
+pub mod named;
+pub mod operand;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod oracle;
+pub mod policy;
+pub mod report;
 pub mod rig;
 pub mod subject;
 pub mod suite;
+pub mod values;
+pub mod vectors;
 
 /// Linear address of the instruction under test. Neither it nor what the oracle has beside it starts
 /// near a multiple of 32 KiB: arithmetic on small numbers and words makes such addresses.
@@ -19,7 +30,7 @@ pub const ARENA: u32 = 0x30_0000;
 pub const ARENA_LEN: u32 = 0x4000;
 
 /// Registers and memory before or after a case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// EAX ECX EDX EBX ESP EBP ESI EDI.
     pub gpr: [u32; 8],

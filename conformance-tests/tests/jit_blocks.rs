@@ -6,6 +6,7 @@ mod jit_support;
 
 use conformance_tests::gen_int::{self, Rng, sequence};
 use conformance_tests::gen_simd;
+use conformance_tests::operand::Places;
 use conformance_tests::{ARENA, ARENA_LEN, State};
 use jit_support::{cases, compare};
 
@@ -61,14 +62,25 @@ fn integer_case(rng: &mut Rng) -> (Vec<u8>, State) {
 
 /// Vector instructions, sometimes with integer ones among them.
 fn simd_case(rows: &[gen_simd::Row], rng: &mut Rng) -> (Vec<u8>, State) {
-    let mut code = Vec::new();
+    let (mut code, mut before) = (Vec::new(), State::default());
     let first = rng.below(rows.len() as u32) as usize;
-    let before = gen_simd::state(rng, &rows[first]);
+    gen_simd::start(rng, &rows[first], &mut before);
+    let (mut unknown, mut count) = (0, 0);
     for _ in 0..1 + rng.below(5) {
         let row = &rows[rng.below(rows.len() as u32) as usize];
-        code.extend_from_slice(&gen_simd::encode(rng, row));
+        let mut program = gen_simd::Program {
+            rng,
+            code: &mut code,
+            state: &mut before,
+            unknown,
+            count,
+            places: &mut Places::default(),
+        };
+        program.append(row);
+        (unknown, count) = (program.unknown, program.count);
         if rng.below(4) == 0 {
             code.extend_from_slice(&sequence(rng).code);
+            unknown = 0xFF;
         }
     }
     code.extend_from_slice(&[0xCD, 0x80]);

@@ -1,52 +1,53 @@
 //! Random integer instructions on the host's CPU and on the interpreter.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use conformance_tests::gen_int::{ROWS, Rng, encode, sequence, state, undefined_flags};
+use conformance_tests::gen_int::{ROWS, Rng, encode, sequence, state};
 use conformance_tests::oracle::Silicon;
+use conformance_tests::policy::{Case, Host, settle};
+use conformance_tests::report::difference;
 use conformance_tests::subject::Subject;
-use conformance_tests::{CODE, Outcome, State};
-
-/// Cases whose *result* the SDM leaves undefined: 16-bit double shifts by more than 16.
-fn is_undefined(name: &str, code: &[u8], before: &State) -> bool {
-    if !matches!(name, "shld" | "shrd") || code[0] != 0x66 {
-        return false;
-    }
-    let at = code.iter().position(|b| *b == 0x0F).unwrap_or(0) + 1;
-    let by_cl = code.get(at).is_some_and(|op| op & 1 != 0);
-    let count = if by_cl { before.gpr[1] } else { u32::from(*code.last().unwrap_or(&0)) };
-    count & 31 > 16
-}
-
-/// Takes over what is up to the processor when an instruction faults.
-fn forgive(name: &str, want: &mut Outcome, got: &Outcome) {
-    let (Some(w), Some(g)) = (&mut want.fault, &got.fault) else { return };
-    if name.ends_with("cmps") && w.vector == g.vector {
-        // Which operand is read first (Zen: by form).
-        w.cr2 = g.cr2;
-    }
-    if name == "popa" {
-        // Whether registers popped before the fault change.
-        want.state.gpr = got.state.gpr;
-    }
-}
-
-fn difference(code: &[u8], before: &State, want: &Outcome, got: &Outcome) -> String {
-    let arenas = want.state.arena.iter().zip(&got.state.arena);
-    let memory: Vec<_> = arenas.enumerate().filter(|(_, (a, b))| a != b).take(4).collect();
-    let line = |s: &State| format!("{:08x?} {:03x}", s.gpr, s.eflags);
-    format!(
-        "{code:02x?}\n before  {}\n silicon {} {:x?}\n ours    {} {:x?} memory {memory:x?}",
-        line(before),
-        line(&want.state),
-        want.fault,
-        line(&got.state),
-        got.fault
-    )
-}
+use conformance_tests::{CODE, State};
 
 /// Cases per row, or of which sequences get a multiple.
 fn cases() -> u32 {
     std::env::var("SILICON_CASES").ok().and_then(|s| s.parse().ok()).unwrap_or(200)
+}
+
+/// Both processors and what was found.
+struct Comparison<'a> {
+    silicon: &'a mut Silicon,
+    host: Host,
+    subject: Subject,
+    failures: Vec<String>,
+    faults: u32,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(silicon: &'a mut Silicon) -> Self {
+        let host = Host::probe(|code, before| silicon.run(code, before));
+        Self { silicon, host, subject: Subject::new().unwrap(), failures: Vec::new(), faults: 0 }
+    }
+
+    fn run(&mut self, code: &[u8], before: &State) {
+        let mut want = self.silicon.run(code, before);
+        let got = self.subject.run(code, before);
+        self.faults += u32::from(want.fault.is_some());
+        if want != got {
+            settle(self.host, Case::flat(code, before), &mut want, &got);
+        }
+        if want != got && self.failures.len() < 20 {
+            self.failures.push(difference(code, CODE, 32, before, &want, &got));
+        }
+    }
+
+    fn assert_none(&self) {
+        assert!(
+            self.failures.is_empty(),
+            "{} differences\n{}",
+            self.failures.len(),
+            self.failures.join("\n")
+        );
+    }
 }
 
 #[test]
@@ -55,35 +56,15 @@ fn integer_instructions_agree_with_silicon() {
         println!("this host cannot run 32-bit code: nothing compared");
         return;
     };
-    let per_row = cases();
-    let mut subject = Subject::new().unwrap();
+    let mut both = Comparison::new(&mut silicon);
     let mut rng = Rng::new(0x1234);
-    let mut failures = Vec::new();
-    for (n, row) in ROWS.iter().enumerate() {
-        let mut shown = 0;
-        for _ in 0..per_row {
+    for row in ROWS {
+        for _ in 0..cases() {
             let code = encode(&mut rng, row);
-            let before = state(&mut rng);
-            let mut want = silicon.run(&code, &before);
-            let mut got = subject.run(&code, 1, &before);
-            // RF is set in the image of a faulting instruction; the test of it is elsewhere.
-            let mask = 0xCD5 & !undefined_flags(row.name);
-            if want.fault.is_some() {
-                want.state.eflags = got.state.eflags;
-            }
-            want.state.eflags &= mask;
-            got.state.eflags &= mask;
-            if is_undefined(row.name, &code, &before) {
-                continue;
-            }
-            forgive(row.name, &mut want, &got);
-            if want != got && shown < 2 {
-                shown += 1;
-                failures.push(format!("{n} {} {}", row.name, difference(&code, &before, &want, &got)));
-            }
+            both.run(&code, &state(&mut rng));
         }
     }
-    assert!(failures.is_empty(), "{} differences\n{}", failures.len(), failures.join("\n"));
+    both.assert_none();
 }
 
 /// Two to eight instructions with jumps among them, up to the end or the first fault.
@@ -93,41 +74,16 @@ fn integer_sequences_agree_with_silicon() {
         println!("this host cannot run 32-bit code: nothing compared");
         return;
     };
-    let mut subject = Subject::new().unwrap();
+    let mut both = Comparison::new(&mut silicon);
     let mut rng = Rng::new(0x5678);
-    let mut failures = Vec::new();
-    let mut faults = 0;
     let total = cases() * 100;
     for _ in 0..total {
         let seq = sequence(&mut rng);
-        let before = state(&mut rng);
-        let mut want = silicon.run(&seq.code, &before);
-        let mut got = subject.run(&seq.code, seq.steps.len() as u32, &before);
-        let mut undefined = seq.undefined;
-        if let Some(fault) = &want.fault {
-            faults += 1;
-            let at = fault.eip.wrapping_sub(CODE) as usize;
-            if let Some(step) = seq.steps.iter().find(|s| s.offset == at) {
-                forgive(step.name, &mut want, &got);
-                undefined = step.undefined | undefined_flags(step.name);
-                if step.name.starts_with("rep") {
-                    // Comparisons before the fault have left flags; which, is up to the processor.
-                    undefined = u32::MAX;
-                }
-            }
-        }
-        want.state.eflags &= 0xCD5 & !undefined;
-        got.state.eflags &= 0xCD5 & !undefined;
-        if want != got {
-            let names: Vec<_> = seq.steps.iter().map(|s| s.name).collect();
-            failures.push(format!("{names:?} {}", difference(&seq.code, &before, &want, &got)));
-            if failures.len() == 10 {
-                break;
-            }
-        }
+        both.run(&seq.code, &state(&mut rng));
     }
-    assert!(failures.is_empty(), "{} differences\n{}", failures.len(), failures.join("\n"));
+    both.assert_none();
     // Both ends of a sequence are met often.
+    let faults = both.faults;
     assert!(faults > total / 10 && faults < total - total / 10, "{faults} of {total} faulted");
 }
 
@@ -138,7 +94,7 @@ fn instruction_length_limit_agrees_with_silicon() {
         println!("this host cannot run 32-bit code: nothing compared");
         return;
     };
-    let mut subject = Subject::new().unwrap();
+    let mut both = Comparison::new(&mut silicon);
     let mut rng = Rng::new(0x9ABC);
     for _ in 0..cases() * 20 {
         let row = &ROWS[rng.below(ROWS.len() as u32) as usize];
@@ -152,15 +108,7 @@ fn instruction_length_limit_agrees_with_silicon() {
             1 => code.extend_from_slice(&[0x0F, 0x0B]),
             _ => code.extend_from_slice(&tail),
         }
-        let before = state(&mut rng);
-        if is_undefined(row.name, &tail, &before) {
-            continue;
-        }
-        let mut want = silicon.run(&code, &before);
-        let mut got = subject.run(&code, 1, &before);
-        forgive(row.name, &mut want, &got);
-        want.state.eflags = 0;
-        got.state.eflags = 0;
-        assert!(want == got, "{} {}", row.name, difference(&code, &before, &want, &got));
+        both.run(&code, &state(&mut rng));
     }
+    both.assert_none();
 }

@@ -2,98 +2,62 @@
 //! MXCSR, x87 state behind MMX registers, and every fault.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+use conformance_tests::compare::compare;
 use conformance_tests::gen_int::Rng;
-use conformance_tests::gen_simd::{Family, Place, Row, encode, rows, state};
+use conformance_tests::gen_simd::{Family, Place, Program, generate, rows, start};
+use conformance_tests::layout::Processor;
+use conformance_tests::operand::Places;
 use conformance_tests::oracle::Silicon;
+use conformance_tests::policy::{Case, Host, settle};
+use conformance_tests::report::difference;
 use conformance_tests::subject::Subject;
-use conformance_tests::{Outcome, State};
-
-/// EFLAGS bits compared: CF PF AF ZF SF DF OF.
-const FLAGS: u32 = 0xCD5;
-
-/// Two approximations of the same value, each with a relative error below 1.5 * 2^-12 (what RCPPS and
-/// RSQRTPS promise), which the SDM allows to flush tiny results.
-fn close(a: u32, b: u32) -> bool {
-    let (x, y) = (f64::from(f32::from_bits(a)), f64::from(f32::from_bits(b)));
-    let tiny = f64::from(f32::MIN_POSITIVE) * 1.001;
-    a == b
-        || (x - y).abs() <= x.abs() * 3.0 / 4096.0
-        || (x.abs() <= tiny && y.abs() <= tiny && x.is_sign_negative() == y.is_sign_negative())
-}
-
-/// Replaces our approximations that are close enough by the silicon's.
-fn accept_approximations(want: &Outcome, got: &mut Outcome) {
-    for (w, g) in want.state.fp.xmm.iter().zip(&mut got.state.fp.xmm) {
-        if (0..4).all(|n| close((w >> (32 * n)) as u32, (*g >> (32 * n)) as u32)) {
-            *g = *w;
-        }
-    }
-}
-
-fn report(row: &Row, code: &[u8], before: &State, want: &Outcome, got: &Outcome) -> String {
-    let memory: Vec<_> = want
-        .state
-        .arena
-        .iter()
-        .zip(&got.state.arena)
-        .enumerate()
-        .filter(|(_, (a, b))| a != b)
-        .take(4)
-        .collect();
-    format!(
-        "{} {code:02x?}\n before {:08x?} {:x} {:x?}\n silicon {:08x?} {:03x} {:x?} {:x?}\n ours    {:08x?} {:03x} {:x?} {:x?}\n memory {memory:x?}",
-        row.name,
-        before.gpr,
-        before.eflags,
-        before.fp,
-        want.state.gpr,
-        want.state.eflags,
-        want.state.fp,
-        want.fault,
-        got.state.gpr,
-        got.state.eflags,
-        got.state.fp,
-        got.fault
-    )
-}
+use conformance_tests::{CODE, State};
+use emu_jit::{Jit, Options};
 
 /// Compares the rows of some families.
-fn compare(families: &[Family]) {
+fn compare_families(families: &[Family]) {
     let Some(mut silicon) = Silicon::get() else {
         println!("this host cannot run 32-bit code: nothing compared");
         return;
     };
     let per_row: u32 = std::env::var("SILICON_CASES").ok().and_then(|s| s.parse().ok()).unwrap_or(50);
     let mut subject = Subject::new().unwrap();
+    let host = Host::probe(|code, before| silicon.run(code, before));
     let mut rng = Rng::new(0x51D);
     let mut failures = Vec::new();
     let mut completed = 0;
+    let (mut code, mut before) = (Vec::new(), State::default());
     for row in rows().iter().filter(|row| families.contains(&row.family)) {
         let mut differences = 0;
         for _ in 0..per_row {
-            let code = encode(&mut rng, row);
-            let before = state(&mut rng, row);
+            code.clear();
+            start(&mut rng, row, &mut before);
+            let mut program = Program {
+                rng: &mut rng,
+                code: &mut code,
+                state: &mut before,
+                unknown: 0,
+                count: 0,
+                places: &mut Places::default(),
+            };
+            program.append(row);
             let mut want = silicon.run(&code, &before);
-            let mut got = subject.run(&code, 1, &before);
-            if want.fault.is_some() {
-                // RF is set in the image of a faulting instruction; the test of it is elsewhere.
-                want.state.eflags = got.state.eflags;
-            } else {
+            let got = subject.run(&code, &before);
+            if want.fault.is_none() {
                 completed += 1;
             }
-            want.state.eflags &= FLAGS;
-            got.state.eflags &= FLAGS;
-            if row.family == Family::Approximate {
-                accept_approximations(&want, &mut got);
-            }
-            // AMD's misaligned-mode bit, which our CPU does not have.
-            if row.name == "ldmxcsr" && want.state.fp.mxcsr >> 17 & 1 != 0 {
-                continue;
+            if want != got {
+                let case = Case::flat(&code, &before);
+                settle(host, case, &mut want, &got);
             }
             if want != got {
                 differences += 1;
                 if differences <= 2 {
-                    failures.push(report(row, &code, &before, &want, &got));
+                    failures.push(format!(
+                        "{}\n{}",
+                        row.name,
+                        difference(&code, CODE, 32, &before, &want, &got)
+                    ));
                 }
             }
         }
@@ -105,55 +69,81 @@ fn compare(families: &[Family]) {
     assert!(completed > 0, "all cases faulted");
 }
 
+/// Programs of up to eight instructions.
+fn check(subject: &mut impl Processor) {
+    let Some(mut silicon) = Silicon::get() else {
+        println!("this host cannot run 32-bit code: nothing compared");
+        return;
+    };
+    let number =
+        |name: &str, default: u64| std::env::var(name).ok().and_then(|s| s.parse().ok()).unwrap_or(default);
+    let cases = number("SILICON_CASES", 50) * 400;
+    let result = compare(&mut *silicon, subject, generate, number("SILICON_SEED", 0x51E), cases);
+    println!("{cases} cases, {} faulted, {} differ", result.faults, result.found);
+    assert!(result.found == 0, "{} of {cases} differ\n{}", result.found, result.text);
+    assert!(result.faults > cases / 20 && result.faults < cases / 2, "{} of {cases}", result.faults);
+}
+
+#[test]
+fn mixed_programs_agree_with_silicon() {
+    check(&mut Subject::new().unwrap());
+}
+
+#[test]
+fn translated_mixed_programs_agree_with_silicon() {
+    let jit = Jit::with_options(Options { threshold: 1, ..Options::default() }).unwrap();
+    check(&mut Subject::with_engine(jit).unwrap());
+}
+
 #[test]
 fn mmx_integers_agree_with_silicon() {
-    compare(&[Family::Mmx]);
+    compare_families(&[Family::Mmx]);
 }
 
 #[test]
 fn xmm_integers_agree_with_silicon() {
-    compare(&[Family::XmmInteger]);
+    compare_families(&[Family::XmmInteger]);
 }
 
 #[test]
 fn moves_agree_with_silicon() {
-    compare(&[Family::Move]);
+    compare_families(&[Family::Move]);
 }
 
 #[test]
 fn shuffles_agree_with_silicon() {
-    compare(&[Family::Shuffle]);
+    compare_families(&[Family::Shuffle]);
 }
 
 #[test]
 fn float_arithmetic_agrees_with_silicon() {
-    compare(&[Family::Arithmetic]);
+    compare_families(&[Family::Arithmetic]);
 }
 
 #[test]
 fn float_comparisons_agree_with_silicon() {
-    compare(&[Family::Compare]);
+    compare_families(&[Family::Compare]);
 }
 
 #[test]
 fn float_approximations_are_close_to_silicon() {
-    compare(&[Family::Approximate]);
+    compare_families(&[Family::Approximate]);
 }
 
 #[test]
 fn conversions_agree_with_silicon() {
-    compare(&[Family::Convert]);
+    compare_families(&[Family::Convert]);
 }
 
 #[test]
 fn control_and_masked_stores_agree_with_silicon() {
-    compare(&[Family::Control]);
+    compare_families(&[Family::Control]);
 }
 
 /// Every instruction of the sets this CPU reports has a row in the table of cases.
 #[test]
 fn table_covers_offered_instructions() {
-    use iced_x86::{Code, CpuidFeature as F, Decoder, DecoderOptions, Mnemonic};
+    use iced_x86::{Code, CpuidFeature as F, Decoder, DecoderOptions};
     let mut covered = std::collections::HashSet::new();
     for row in rows() {
         for modrm in 0..=255u8 {
@@ -175,18 +165,8 @@ fn table_covers_offered_instructions() {
     for code in Code::values() {
         let features = code.cpuid_features();
         let offered = features.iter().any(|f| matches!(f, F::MMX | F::SSE | F::SSE2 | F::SSE3));
-        // FISTTP is the x87's; fences and prefetches do nothing.
-        let elsewhere = features.contains(&F::FPU)
-            || matches!(
-                code.mnemonic(),
-                Mnemonic::Lfence
-                    | Mnemonic::Mfence
-                    | Mnemonic::Sfence
-                    | Mnemonic::Prefetchnta
-                    | Mnemonic::Prefetcht0
-                    | Mnemonic::Prefetcht1
-                    | Mnemonic::Prefetcht2
-            );
+        // FISTTP is the x87's.
+        let elsewhere = features.contains(&F::FPU);
         if offered && !elsewhere && code.op_code().mode32() {
             assert!(covered.contains(&code), "no case for {code:?}");
         }

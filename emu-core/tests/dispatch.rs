@@ -360,3 +360,19 @@ fn dispatch_takes_lock_before_read_modify_write_of_memory_only() {
     locked.dedup();
     assert_eq!(locked, LOCKABLE);
 }
+
+/// What LOCK forbids is fetched as a whole: the fault of its last byte comes before #UD.
+#[test]
+fn instruction_that_lock_forbids_has_its_full_length() {
+    let mode = ModeKey(ModeKey::CODE32 | ModeKey::STACK32);
+    let len = |bytes: &[u8]| match decode(bytes, mode) {
+        Decode::Insn(insn) => insn.len,
+        _ => 0,
+    };
+    // LOCK BSR EDI, [EDX - 4Dh]
+    let code = [0xF0, 0x0F, 0xBD, 0x7A, 0xB3, 0x90, 0x90];
+    assert_eq!(len(&code), 5);
+    assert!(matches!(decode(&code[..4], mode), Decode::NeedMore));
+    // A hole in the opcode map has no length of its own.
+    assert_eq!(len(&[0xF0, 0x0F, 0x04, 0, 0, 0]), 1);
+}

@@ -309,15 +309,15 @@ const NOTHING: (bool, u32) = (false, 0xAAAA_AAAA);
 #[test]
 fn lar_loads_rights_of_visible_descriptors() {
     let mut m = Machine::protected();
-    assert_eq!(look(&mut m, LAR, DATA0), (true, 0x00C0_9300));
-    assert_eq!(look(&mut m, LAR, CODE3), (true, 0x00C0_FB00));
+    assert_eq!(look(&mut m, LAR, DATA0), (true, 0x00CF_9300));
+    assert_eq!(look(&mut m, LAR, CODE3), (true, 0x00CF_FB00));
     assert_eq!(look(&mut m, LAR, TSS_SEL), (true, 0x0000_8B00));
-    assert_eq!(look(&mut m, LAR, ABSENT_DATA), (true, 0x00C0_1300));
+    assert_eq!(look(&mut m, LAR, ABSENT_DATA), (true, 0x00CF_1300));
     assert_eq!(look(&mut m, &[0x66, 0x0F, 0x02, 0xC3], DATA0), (true, 0xAAAA_9300));
     assert_eq!(look(&mut m, LAR, 0), NOTHING);
     assert_eq!(look(&mut m, LAR, 0xC0), NOTHING);
     assert_eq!(look(&mut m, LAR, DATA0 | 3), NOTHING); // RPL
-    assert_eq!(look(&mut m, LAR, CONFORMING0 | 3), (true, 0x00C0_9F00));
+    assert_eq!(look(&mut m, LAR, CONFORMING0 | 3), (true, 0x00CF_9F00));
     let mut m = Machine::user();
     assert_eq!(look(&mut m, LAR, DATA0), NOTHING); // CPL
 }

@@ -15,6 +15,7 @@ mod peers;
 mod round_trip;
 mod rules;
 mod run;
+mod silicon;
 mod snapshots;
 mod suite;
 mod test;
@@ -57,6 +58,8 @@ enum Task {
     BenchGuard(bench_guard::Options),
     /// Run the test suites of others from their checkouts (docs/suites.md)
     Suite(suite::Options),
+    /// Compare random programs on this machine's processor with ours
+    Silicon(silicon::Options),
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Task::Bare(options) => bare::run_all(&options),
         Task::BenchGuard(options) => bench_guard::guard(&options),
         Task::Suite(options) => suite::run(&options),
+        Task::Silicon(options) => silicon::silicon(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };

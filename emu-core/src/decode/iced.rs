@@ -74,7 +74,7 @@ pub fn decode(bytes: &[u8], mode: ModeKey) -> Decode {
         return match decoder.last_error() {
             DecoderError::NoMoreBytes if window.len() < MAX_LEN => Decode::NeedMore,
             _ if window.len() == MAX_LEN && is_too_long(window, bitness) => Decode::TooLong,
-            _ => Decode::Insn(invalid()),
+            _ => Decode::Insn(Insn { len: invalid_len(window, bitness), ..invalid() }),
         };
     }
     let mut insn = lower(&ins, mode);
@@ -94,6 +94,23 @@ fn prefix_group(byte: u8) -> u8 {
         0xF2 | 0xF3 => 5,
         _ => 0,
     }
+}
+
+/// How many bytes of an invalid instruction are fetched: those of one that only LOCK forbids come first,
+/// with their faults.
+#[cold]
+fn invalid_len(window: &[u8], bitness: u32) -> u8 {
+    let prefixes = window.iter().take_while(|b| prefix_group(**b) != 0).count();
+    let Some(lock) = window[..prefixes].iter().position(|b| *b == 0xF0) else { return 1 };
+    let mut bytes = [0; MAX_LEN];
+    bytes[..window.len()].copy_from_slice(window);
+    for byte in &mut bytes[lock..prefixes] {
+        if *byte == 0xF0 {
+            *byte = 0x3E;
+        }
+    }
+    let ins = Decoder::new(bitness, &bytes[..window.len()], DecoderOptions::NONE).decode();
+    if ins.is_invalid() { 1 } else { ins.len() as u8 }
 }
 
 /// The instruction at the start of `window` has more than 15 bytes. That takes prefixes that a later

@@ -122,7 +122,8 @@ fn lar<W: Width, S: Src>(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exe
     });
     cpu.flags.set_zf(found.is_some());
     if let Some((d, _)) = found {
-        W::set(cpu, i.r0, W::trunc(d.high & 0x00F0_FF00));
+        // The SDM leaves bits 19:16 undefined; processors give what the descriptor has there.
+        W::set(cpu, i.r0, W::trunc(d.high & 0x00FF_FF00));
     }
     Ok(())
 }

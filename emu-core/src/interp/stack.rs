@@ -120,6 +120,7 @@ fn enter_frame<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, level: u32, size
         for _ in 1..level {
             bp = wrap(cpu, bp.wrapping_sub(W::BYTES));
             let lin = env.linear_read(cpu, seg::SS as u8, bp, W::BYTES)?;
+            env.aligned(cpu, lin, W::BYTES)?;
             let v: W = env.read(cpu, lin)?;
             env.push(cpu, v)?;
         }
@@ -127,6 +128,7 @@ fn enter_frame<W: Width>(cpu: &mut CpuState, env: &mut Env<'_>, level: u32, size
     }
     let top = wrap(cpu, cpu.sp().wrapping_sub(size));
     let lin = env.linear_write(cpu, seg::SS as u8, top, W::BYTES)?;
+    env.aligned(cpu, lin, W::BYTES)?;
     env.probe_write(cpu, lin, W::BYTES)?;
     cpu.set_sp(top);
     W::set(cpu, gpr::EBP as u8, W::trunc(frame));

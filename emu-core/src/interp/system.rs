@@ -143,13 +143,15 @@ fn mov_to_cr(cpu: &mut CpuState, env: &mut Env<'_>, i: &Insn) -> Exec {
 
 /// Number of the debug register meant: DR4 and DR5 are DR6 and DR7 unless CR4.DE is set.
 fn debug_register(cpu: &mut CpuState, number: u8) -> Exec<u8> {
+    if number >= 8 {
+        return Err(Trap::UD);
+    }
+    privileged(cpu)?;
     let number = match number {
         4 | 5 if cpu.cr4 & cr4::DE != 0 => return Err(Trap::UD),
         4 | 5 => number + 2,
-        8.. => return Err(Trap::UD),
         _ => number,
     };
-    privileged(cpu)?;
     if cpu.dr[7] & DR7_GD != 0 {
         cpu.dr[6] |= DR6_BD;
         // A fault: its handler returns here without hitting an instruction breakpoint.
