@@ -45,7 +45,6 @@ pub fn run(engine: impl CpuEngine, image: Vec<u8>) -> Result<String, String> {
         random: Box::new(|| 0),
         mac: [2, 0, 0, 0, 0, 1],
         preserve_mac: false,
-        shares: None,
         virtio_rng: false,
     };
     let mut machine = Machine::new(config, engine, Mailbox::new()).map_err(|error| error.to_string())?;

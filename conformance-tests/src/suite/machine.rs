@@ -98,7 +98,6 @@ pub fn run<E: CpuEngine>(job: &Job, engine: E) -> io::Result<String> {
         }),
         mac: [0, 0x22, 0x15, 1, 2, 3],
         preserve_mac: false,
-        shares: None,
         virtio_rng: false,
     };
     let mailbox = Mailbox::new();
