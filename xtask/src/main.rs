@@ -1,10 +1,12 @@
-//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `rules`, `ci`.
+//! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `fuzz`, `rules`,
+//! `ci`.
 
 mod boot;
 mod ci;
 mod demo;
 mod fixtures;
 mod floats;
+mod fuzz;
 mod graph;
 mod guest;
 mod guest86;
@@ -47,6 +49,8 @@ enum Task {
     Peers,
     /// Restore snapshots of old versions of v86, and kill env86 while it saves (slow)
     Snapshots(snapshots::Options),
+    /// Build the fuzz targets and run each of them (slow)
+    Fuzz(fuzz::Options),
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Task::Guest86 => guest86::report(),
         Task::Peers => peers::list(),
         Task::Snapshots(options) => snapshots::run(&options),
+        Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };
