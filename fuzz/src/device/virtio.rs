@@ -305,9 +305,6 @@ impl ConsoleSink for Screen {
     fn output(&mut self, port: u8, bytes: &[u8]) {
         self.0.add(port, bytes);
     }
-    fn connected(&mut self, port: u8, open: bool) {
-        self.0.add(port | 0x80, &[open.into()]);
-    }
 }
 
 /// virtio-console.
