@@ -420,9 +420,13 @@ impl<E: CpuEngine> Pc<E> {
             };
         }
         same! {
-            retired eip gpr mode flat_read flat_write cpl int_shadow debug_shadow halted nmi_blocked debug_armed
+            retired eip mode flat_read flat_write cpl int_shadow debug_shadow halted nmi_blocked debug_armed
             alignment_checked debug_hits seg xmm x87 mxcsr cr0 cr2 cr3 cr4 dr pdpte gdtr idtr ldtr tr sysenter_cs
             sysenter_esp sysenter_eip tsc_offset
+        }
+        // The slots behind the registers are translated code's own.
+        if a.gpr[..=gpr::ZERO] != b.gpr[..=gpr::ZERO] {
+            return Some(format!("registers: {:x?} and {:x?}", a.gpr, b.gpr));
         }
         if a.eflags() != b.eflags() {
             return Some(format!("eflags: {:x} and {:x}", a.eflags(), b.eflags()));
