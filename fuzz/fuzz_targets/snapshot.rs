@@ -1,49 +1,47 @@
-//! Bytes are a snapshot, or a seed for damaging a valid one: the first byte tells.
+//! Bytes are a snapshot, or a seed for damaging a valid one: the first byte tells. What can be restored
+//! runs for a moment, is saved, restored again and runs once more.
 
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
 
-use emu_core::time::ClockSource;
-use emu_devices::machine::{Boot, MachineConfig};
-use emu_devices::p9::Server;
-use emu_devices::p9::fs::Time;
 use emu_devices::testing::mutation::{Base, bases, exercise};
 use emu_devices::testing::random::Random;
-use host::fs::blobs::MemoryBlobs;
-use host::fs::overlay::{Overlay, OverlayOptions};
-use libfuzzer_sys::fuzz_target;
+use env86_fuzz::machines::restorable;
+use host::snapshot::source::Stored;
 
-fn config() -> MachineConfig {
-    let options = OverlayOptions::new(Box::new(Time::default), Box::new(|_| {}));
-    let files = Overlay::empty(Arc::new(MemoryBlobs::new("fuzz")), options);
-    MachineConfig {
-        memory_size: 2 << 20,
-        vga_memory_size: 256 << 10,
-        acpi: true,
-        serial: [None, None, None, None],
-        cpuid_level: 22,
-        boot: Boot::Deferred(Box::new(|| Err("there is nothing to boot".to_owned()))),
-        filesystem: Some(Box::new(Server::new(Box::new(files)))),
-        clock: ClockSource::Deterministic {
-            ps_per_instruction: 100_000,
-            wall_start_ns: 1_700_000_000_000_000_000,
-        },
-        random: Box::new(|| 0x1234_5678),
-        mac: [0, 0x22, 0x15, 1, 2, 3],
-        preserve_mac: false,
-        shares: None,
-        virtio_rng: true,
+static BASES: LazyLock<Vec<Base>> = LazyLock::new(|| bases(&mut restorable));
+
+/// Longest damaged snapshot that is compressed: compressing takes longer than all the rest.
+const MAX_COMPRESSED: usize = 1 << 20;
+
+/// Takes the bytes from where they are, or through the decompressor.
+fn restore(bytes: &[u8], draw: bool, compressed: bool) {
+    if !compressed {
+        let _ = exercise(bytes, draw, &mut restorable);
+    } else if let Ok(source) = Stored::Bytes(Arc::new(bytes.to_vec())).into_source() {
+        let _ = exercise(source, draw, &mut restorable);
     }
 }
 
-static BASES: LazyLock<Vec<Base>> = LazyLock::new(|| bases(&mut config));
+fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds: Vec<_> = (0..64u8).map(|n| vec![1 | n << 2, n, n ^ 0x55, 7]).collect();
+    for base in BASES.iter() {
+        let mut packed = vec![4];
+        packed.extend(zstd::encode_all(base.file(), 3).unwrap_or_default());
+        seeds.push(packed);
+        // Its header and info block; the machine's memory is missing.
+        let start = base.file().len().min(40_000);
+        seeds.push([&[2], &base.file()[..start]].concat());
+    }
+    seeds
+}
 
-fuzz_target!(|data: &[u8]| {
+env86_fuzz::target!(seeds, |data: &[u8]| {
     let Some((kind, rest)) = data.split_first() else { return };
+    let draw = kind & 2 != 0;
     if kind & 1 == 0 {
-        let _ = exercise(rest, kind & 2 != 0, &mut config);
-        return;
+        return restore(rest, draw, kind & 4 != 0);
     }
     let seed = rest.iter().take(8).fold(0u64, |seed, byte| seed << 8 | u64::from(*byte));
     let mut file = Vec::new();
@@ -52,5 +50,8 @@ fuzz_target!(|data: &[u8]| {
     for (to, byte) in file.iter_mut().skip(16).zip(rest.iter().skip(8)) {
         *to ^= byte;
     }
-    let _ = exercise(&file[..], kind & 2 != 0, &mut config);
+    match zstd::encode_all(&file[..], 1) {
+        Ok(packed) if kind & 0x80 != 0 && file.len() <= MAX_COMPRESSED => restore(&packed, draw, true),
+        _ => restore(&file, draw, false),
+    }
 });

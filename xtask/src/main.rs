@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod fixtures;
 mod floats;
+mod fuzz;
 mod graph;
 mod guest;
 mod guest86;
@@ -60,6 +61,8 @@ enum Task {
     Suite(suite::Options),
     /// Compare random programs on this machine's processor with ours
     Silicon(silicon::Options),
+    /// Build the fuzz targets and run each of them (slow)
+    Fuzz(fuzz::Options),
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Task::BenchGuard(options) => bench_guard::guard(&options),
         Task::Suite(options) => suite::run(&options),
         Task::Silicon(options) => silicon::silicon(&options),
+        Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };

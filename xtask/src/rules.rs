@@ -61,11 +61,16 @@ fn collect(root: &Path, dir: &Path, sources: &mut Vec<Source>) -> Result<()> {
 fn findings(sources: &[Source], architecture: &str) -> Vec<String> {
     let mut found = Vec::new();
     let unsafe_modules = unsafe_modules(architecture);
+    let root = sources.iter().find(|(path, _)| path == "Cargo.toml").map_or("", |(_, text)| text);
     let mut unsafe_used = Vec::new();
     for (path, text) in sources {
         if path.ends_with("Cargo.toml") {
             if text.contains("[package]") && !text.replace(' ', "").contains("[lints]\nworkspace=true") {
                 found.push(format!("{path} does not take the workspace's lints"));
+            }
+            // A crate that is a workspace of its own repeats them.
+            if text.contains("[package]") && text.contains("[workspace]") && lints(text) != lints(root) {
+                found.push(format!("{path} has other lints than the workspace at the root"));
             }
             continue;
         }
@@ -100,6 +105,21 @@ fn findings(sources: &[Source], architecture: &str) -> Vec<String> {
         }
     }
     found
+}
+
+/// What a manifest says about lints: the lines of its sections `[workspace.lints.…]`, without comments.
+fn lints(manifest: &str) -> Vec<&str> {
+    let mut inside = false;
+    let mut lines = Vec::new();
+    for line in manifest.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        if line.starts_with('[') {
+            inside = line.starts_with("[workspace.lints.");
+        }
+        if inside {
+            lines.push(line);
+        }
+    }
+    lines
 }
 
 /// Whether a word stands in the line and is not a part of a longer one.
@@ -192,5 +212,17 @@ mod tests {
         assert_eq!(check_one("a/Cargo.toml", "[package]\nname = \"a\"\n", "").len(), 1);
         assert!(check_one("a/Cargo.toml", "[package]\n[lints]\nworkspace = true\n", "").is_empty());
         assert!(check_one("Cargo.toml", "[workspace]\n", "").is_empty());
+    }
+
+    #[test]
+    fn manifest_of_another_workspace_must_repeat_the_lints() {
+        const LINTS: &str = "[workspace.lints.rust]\n# Why.\nunsafe_code = \"deny\"\n\n[profile.release]\n";
+        let other = |lints: &str| {
+            let text = format!("[package]\n[lints]\nworkspace = true\n[workspace]\n{lints}");
+            findings(&[("Cargo.toml".into(), LINTS.into()), ("fuzz/Cargo.toml".into(), text)], "")
+        };
+        assert!(other(LINTS).is_empty());
+        assert!(other("[workspace.lints.rust]\nunsafe_code=\"deny\"").len() == 1);
+        assert_eq!(other("").len(), 1);
     }
 }

@@ -397,6 +397,8 @@ impl Device for Pic8259Pair {
     fn reset(&mut self, _: &mut Ctx<'_>, _: ResetKind) {
         self.master = Pic8259 { lines: self.master.lines, ..Pic8259::new(true) };
         self.slave = Pic8259 { lines: self.slave.lines, ..Pic8259::new(false) };
+        // Only input 2 is not: the slave has no request any more.
+        self.update_cascade();
     }
 
     fn save(&mut self, _: &mut Ctx<'_>) -> DeviceState {
@@ -441,6 +443,17 @@ mod tests {
         pic.set_line(1, true, true);
         assert!(!pic.output());
         assert_eq!(pic.acknowledge(), None);
+    }
+
+    #[test]
+    fn pic_reset_withdraws_the_slaves_request() {
+        let mut pic = initialised();
+        pic.set_line(9, true, true);
+        assert!(pic.output() && pic.line_level(CASCADE));
+        let mut board = crate::testing::TestBoard::new();
+        pic.reset(&mut board.ctx(), ResetKind::Warm);
+        assert!(pic.line_level(9), "its device has not let go");
+        assert!(!pic.output() && !pic.line_level(CASCADE));
     }
 
     #[test]

@@ -415,7 +415,14 @@ impl Filesystem for MemFs {
                 nlink: attr.nlink as u32,
             })
         });
-        Ok(SavedTree { inodes: inodes.collect(), last_qid: self.next, total: 5 << 30, used: 7, listings })
+        Ok(SavedTree {
+            inodes: inodes.collect(),
+            last_qid: self.next,
+            total: 5 << 30,
+            used: 7,
+            added: None,
+            listings,
+        })
     }
 
     fn read_saved(&mut self, node: NodeId, offset: u64, buf: &mut [u8]) -> Result<()> {

@@ -21,7 +21,14 @@ impl Overlay {
         let inodes = (0..).take(self.tree.len()).map(|ino| self.save_inode(ino)).collect();
         let listings = (0..).take(self.tree.len()).filter_map(|ino| self.save_listing(ino)).collect();
         let last_qid = self.tree.last_qid();
-        Ok(SavedTree { inodes, last_qid, total: self.total, used: self.used, listings })
+        Ok(SavedTree {
+            inodes,
+            last_qid,
+            total: self.total,
+            used: self.used,
+            added: Some(self.added()),
+            listings,
+        })
     }
 
     /// The places of a directory's names, if some were removed.
@@ -103,9 +110,9 @@ impl Overlay {
             }
         }
         tree.sweep(|ino| referenced(node_of(ino)));
-        // Contents count as added by the guest, which they were.
-        let contents: u64 = (0..).take(tree.len()).filter_map(|ino| held(&tree, ino)).sum();
-        self.loaded_cost = tree.cost().saturating_sub(contents);
+        // v86 does not say what was added: contents were.
+        let contents = || (0..).take(tree.len()).filter_map(|ino| held(&tree, ino)).sum();
+        self.loaded_cost = tree.cost().saturating_sub(saved.added.unwrap_or_else(contents));
         self.tree = tree;
         self.total = saved.total;
         self.used = saved.used;

@@ -337,10 +337,8 @@ fn sound(mut t: Transfer, now: VmTime) -> Transfer {
     t.irq_kind &= IRQ_8BIT | IRQ_16BIT;
     t.channel &= 7;
     t.rate = t.rate.min(MAX_RATE as u32);
-    let longest = match t.activity {
-        Activity::Playing => t.duration(t.next_block()),
-        _ => u64::from(MAX_SAMPLES) * NS_PER_SEC / u64::from(SB16_MIN_RATE),
-    };
+    // The guest may have changed the rate since the block began: what lasts is bounded by the slowest one.
+    let longest = u64::from(MAX_SAMPLES) * NS_PER_SEC / u64::from(SB16_MIN_RATE);
     t.due = t.due.min(now.saturating_add(longest));
     t
 }
@@ -557,6 +555,20 @@ mod tests {
         board.advance(&mut card, 200_000_000);
         assert!(board.irq.is_high(IrqLine::wired_to(7)));
         assert!(left.1 - board.dma.channels[6].1 >= 8820 - 2048);
+    }
+
+    #[test]
+    fn sb16_saved_after_its_rate_rose_ends_the_block_when_it_would_have() {
+        let (mut board, mut card) = powered();
+        board.dma.channels[1] = (0x1000, 0x1000);
+        // 8-bit mono at 5 kHz, then 44.1 kHz while the first block plays.
+        dsp(&mut board, &mut card, &[0x41, 0x13, 0x88, 0xC6, 0x00, 0xFF, 0x01, 0x41, 0xAC, 0x44]);
+        board.advance(&mut card, 1_000_000);
+        let due = board.events.next_deadline();
+        assert!(due.is_some_and(|at| at > board.now + 20_000_000), "a block of 5 kHz");
+        let saved = card.save(&mut board.ctx());
+        let _ = restored(&mut board, saved);
+        assert_eq!(board.events.next_deadline(), due);
     }
 
     #[test]

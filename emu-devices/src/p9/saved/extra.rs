@@ -12,6 +12,7 @@
 //! | 7 | last QID path |
 //! | 8 | listings: `[inode, next place, places (U32)]` each |
 //! | 9 | contents of files with large holes: `[inode, [offset, bytes, offset, bytes, …]]` each |
+//! | 10 | bytes the guest has added |
 //!
 //! Elements with nothing in them are null.
 
@@ -72,6 +73,7 @@ pub(super) struct Extra {
     pub(super) last_qid: Option<u64>,
     pub(super) listings: Vec<SavedListing>,
     pub(super) extents: Vec<(SavedIndex, Extents)>,
+    pub(super) added: Option<u64>,
 }
 
 /// Null instead of nothing: v86 cannot read many empty buffers in a row.
@@ -120,7 +122,8 @@ impl FidRecord {
 
 impl Extra {
     pub(super) fn into_value(self) -> Value {
-        let Self { fids, fid_records, locks, nanoseconds, devices, wide, last_qid, listings, extents } = self;
+        let Self { fids, fid_records, locks, nanoseconds, devices, wide, last_qid, listings, extents, added } =
+            self;
         values![
             VERSION,
             list(fids, |fid| values![fid.fid, fid.inode, fid.uid, Value::Text(fid.name.into())]),
@@ -150,6 +153,7 @@ impl Extra {
                 let parts = parts.flat_map(|(offset, bytes)| [bits(offset), Value::bytes(bytes)]);
                 values![inode, parts.collect::<Vec<_>>()]
             }),
+            added.map(bits),
         ]
     }
 
@@ -214,12 +218,14 @@ impl Extra {
             extra.extents.push((inode, parts));
             Ok(())
         })?;
+        extra.added = natural(&f, 10)?;
         Ok(Some(extra))
     }
 
     /// Adds it to what v86's arrays say. What refers to nothing is dropped.
     pub(super) fn add_to(self, saved: &mut SavedServer) {
-        let Self { fids, fid_records, locks, nanoseconds, devices, wide, last_qid, listings, extents } = self;
+        let Self { fids, fid_records, locks, nanoseconds, devices, wide, last_qid, listings, extents, added } =
+            self;
         saved.fids.extend(fids);
         saved.fids.sort_by_key(|fid| fid.fid);
         for FidRecord { fid, dir, io } in fid_records {
@@ -260,6 +266,7 @@ impl Extra {
         }
         saved.tree.last_qid = last_qid.unwrap_or(saved.tree.last_qid);
         saved.tree.listings = listings;
+        saved.tree.added = added;
     }
 }
 

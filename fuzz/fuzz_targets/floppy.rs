@@ -1,0 +1,5 @@
+//! The floppy controller: whatever guest and host do to it, and saved and restored on the way (see `device`).
+
+#![no_main]
+
+env86_fuzz::device!(env86_fuzz::device::storage::floppy);

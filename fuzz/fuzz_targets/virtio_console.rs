@@ -1,0 +1,5 @@
+//! virtio-console: whatever guest and host do to it, and saved and restored on the way (see `device`).
+
+#![no_main]
+
+env86_fuzz::device!(env86_fuzz::device::virtio::virtio_console);
