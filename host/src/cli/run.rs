@@ -36,6 +36,9 @@ use crate::vm::StopReason;
 /// How long a guest may take to boot its service.
 const BOOT_PATIENCE: Duration = Duration::from_secs(300);
 
+/// Directories of the host and their places, and who serves them if there are any.
+type Mounts = (Vec<Spec>, Option<Box<dyn P9Handler>>);
+
 const AFTER_HELP: &str = "\
 The image starts from its snapshot if it has one, and is never changed. Without -t, standard output
 and standard error of the command are those of env86, byte for byte, and it reads nothing unless -i
@@ -180,7 +183,7 @@ impl RunArgs {
     }
 
     /// Directories of the host: their places, and who serves them if there are any.
-    fn shares(&self) -> anyhow::Result<(Vec<Spec>, Option<Box<dyn P9Handler>>)> {
+    fn shares(&self) -> anyhow::Result<Mounts> {
         let specs = self.mount.iter().map(|text| Spec::parse(text)).collect::<Result<Vec<_>, _>>();
         let specs = specs.map_err(Error::from)?;
         if specs.is_empty() {

@@ -130,6 +130,7 @@ pub(super) fn read_link(found: BorrowedFd<'_>) -> Result<Vec<u8>> {
 }
 
 /// What the guest sees of an object. `own` maps users and groups.
+#[allow(clippy::unnecessary_cast, reason = "the types of the fields depend on the host's architecture")]
 pub(super) fn attr(stat: &Stat, qid: Qid, own: impl Fn(u32, u32) -> (u32, u32)) -> Attr {
     let (uid, gid) = own(stat.st_uid, stat.st_gid);
     let time = |sec: i64, nsec: u64| Time { sec, nsec: u32::try_from(nsec).unwrap_or(0).min(999_999_999) };
