@@ -450,7 +450,7 @@ fn missing_directory_and_file_instead_of_one_are_errors() {
     let missing = open(&host.share().join("missing"));
     assert!(missing.starts_with("Cannot mount ") && missing.contains("No such file"), "{missing}");
     assert!(open(&host.outside().join("secret")).contains("Not a directory"));
-    fs::set_permissions(host.share(), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(host.share(), fs::Permissions::from_mode(0o000)).unwrap();
     if !user_is_root() {
         assert!(open(&host.share()).contains("denied"));
     }
