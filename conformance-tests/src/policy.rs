@@ -175,7 +175,7 @@ pub const RULES: &[Rule] = rules! {
     "a repeated store into the program" [Movsb Movsw Movsd Stosb Stosw Stosd Insb Insw Insd] Mask::Campaign,
         "everything", "the next pass sees it", "SDM vol. 3A, 9.1.3: self-modifying code";
     "any, run as other instructions than were generated" [] Mask::Campaign,
-        "everything, if it ends in a fault there", "as any code",
+        "everything, if it ends in a fault there or in code of the other size", "as any code",
         "SDM vol. 3A, 21.3: code of the other size; what its instructions leave undefined is not looked up";
     "any, by what the host is" [] Mask::Campaign,
         "null selectors 1 to 3; the execute-disable bit of an error code; cases that execute the arena, load \

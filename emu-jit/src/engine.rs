@@ -9,10 +9,11 @@ use emu_core::engine::{CpuEngine, EngineStats, Exit};
 use emu_core::interp::{Env, Fetched, Interpreter};
 use emu_core::mem::Memory;
 
+use crate::assume;
 use crate::code::CodeCache;
 use crate::counts::Counts;
 use crate::descriptors::Descriptors;
-use crate::entry::{self, Left, NO_TARGET, Routines, Site, TARGET_COUNT, Target};
+use crate::entry::{Left, NO_TARGET, Routines, Site, TARGET_COUNT, Target};
 use crate::lower::{self, Features, Place};
 
 /// How a [`Jit`] works. None of it changes what the guest computes.
@@ -436,7 +437,7 @@ impl CpuEngine for Jit {
             self.follow_core();
             let from = std::mem::replace(&mut origin, Origin::None);
             // Segments are loaded by instructions in the middle of blocks too.
-            let flat = entry::is_flat(cpu);
+            let flat = assume::is_flat(cpu);
             let count = u64::from(self.core.cache().block(id).count());
             let flushes = self.stats.flushes;
             let code = if flat && end - cpu.retired >= count { self.code(id, env.mem) } else { None };

@@ -10,12 +10,13 @@ use std::mem::offset_of;
 use dynasm::dynasm;
 use dynasmrt::x64::X64Relocation;
 use dynasmrt::{DynasmApi, VecAssembler};
-use emu_core::cpu::flags::{self, Flags};
+use emu_core::cpu::flags;
 use emu_core::cpu::tlb::CODE_TABLE;
-use emu_core::cpu::{CpuState, Exec, Segment, Trap, cr0, cr4, seg};
+use emu_core::cpu::{CpuState, Exec, Trap, cr0, seg};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::interp::Env;
 
+use crate::assume::{assume, assumptions, is_flat, is_wide, pack, page_base, set_slot, slot, unpack};
 use crate::code::CodeCache;
 use crate::counts::Counts;
 use crate::descriptors::Descriptors;
@@ -129,67 +130,6 @@ const C_TABLES: i32 = offset_of!(Context, tables) as i32;
 const C_STACK: i32 = offset_of!(Context, stack) as i32;
 const C_KIND: i32 = offset_of!(Context, kind) as i32;
 const C_ARGUMENT: i32 = offset_of!(Context, argument) as i32;
-
-/// Arithmetic flags in the form of [`SLOT`].
-pub(crate) fn pack(f: Flags) -> u16 {
-    let bits = f.get();
-    ((bits & 0xD5) << 8 | flags::FIXED << 8 | u32::from(bits & flags::OF != 0)) as u16
-}
-
-/// Arithmetic flags from the form of [`SLOT`].
-pub(crate) fn unpack(slot: u16) -> Flags {
-    Flags::set(u32::from(slot >> 8) & 0xD5 | if slot & 1 != 0 { flags::OF } else { 0 })
-}
-
-fn slot(cpu: &CpuState) -> u16 {
-    cpu.bindings[0] as u16
-}
-
-fn set_slot(cpu: &mut CpuState, value: u16) {
-    cpu.bindings[0] = (cpu.bindings[0] & !0xFFFF) | u64::from(value);
-}
-
-fn page_base(cpu: &CpuState) -> u32 {
-    (cpu.bindings[0] >> 32) as u32
-}
-
-/// Everything translated code takes for granted: 32-bit code and stack, and ES, CS, SS, DS flat.
-pub(crate) fn is_flat(cpu: &CpuState) -> bool {
-    let cs = &cpu.seg[seg::CS];
-    cpu.mode.0 == 3
-        && cpu.flat_read & 0b1111 == 0b1111
-        && cpu.flat_write & 0b1101 == 0b1101
-        && cs.base == 0
-        && cs.limit == u32::MAX
-}
-
-/// Segments that can be read and written at any offset.
-fn wide_segments(cpu: &CpuState) -> u64 {
-    if cpu.alignment_checked {
-        return 0;
-    }
-    (0..6).filter(|&n| is_wide(&cpu.seg[n])).fold(0, |mask, n| mask | 1 << n)
-}
-
-fn is_wide(s: &Segment) -> bool {
-    let expands_down = s.attr & (seg_attr::CODE | seg_attr::DC) == seg_attr::DC;
-    s.is_readable() && s.is_writable() && s.limit == u32::MAX && !expands_down
-}
-
-/// What translated code looks up instead of computing: [`crate::layout::WIDE_SEGMENTS`],
-/// [`crate::layout::SSE_USABLE`], [`crate::layout::HOST_MXCSR`].
-fn assumptions(cpu: &CpuState, quiet: bool) -> u64 {
-    let sse = cpu.cr0 & (cr0::EM | cr0::TS) == 0 && cpu.cr4 & cr4::OSFXSR != 0;
-    let quiet = if quiet { u64::from(QUIET) } else { 0 };
-    wide_segments(cpu) | quiet | u64::from(sse) << 8 | 0x1F80 << 32
-}
-
-/// Takes note of changed [`assumptions`].
-fn assume(cpu: &mut CpuState, quiet: bool) {
-    cpu.bindings[3] = cpu.bindings[3] & fpu::BINDING_MASK | assumptions(cpu, quiet);
-}
-
-use emu_core::cpu::segment::attr as seg_attr;
 
 /// Calls the interpreter's function of a site. Returns 0 to go on behind the instruction.
 ///

@@ -24,6 +24,8 @@
 #![allow(clippy::useless_conversion)]
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod assume;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod code;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod counts;

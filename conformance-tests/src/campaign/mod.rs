@@ -400,7 +400,8 @@ pub(crate) fn incomparable(p: &Program, want: &End, got: &End) -> bool {
         .is_some_and(|s| matches!(s.mnemonic, iced_x86::Mnemonic::Iret | iced_x86::Mnemonic::Iretd));
     // A jump into an instruction, or code of the other size: what those bytes leave undefined is not known.
     let within = lin.wrapping_sub(p.at) < p.code.len() as u32;
-    let other = within && p.step_at(lin).is_none();
+    let other_size = is_big(want.regs.seg[CS]) != is_big(p.seg[CS]);
+    let other = other_size || (within && p.step_at(lin).is_none());
     let nested = iret && want.regs.eflags & 0x4000 != 0;
     let both_endless = fault.vector == ENDLESS && got.fault.is_some_and(|f| f.vector == ENDLESS);
     data_as_code || other || nested || both_endless || strange(want) || strange(got)
