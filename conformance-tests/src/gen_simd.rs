@@ -574,6 +574,14 @@ fn pointer(rng: &mut Rng) -> u32 {
     if rng.below(5) == 0 { at } else { at & !15 }
 }
 
+/// One instruction of `row` whose operands may be anything: no register is known to hold an address.
+pub fn encode(rng: &mut Rng, row: &Row) -> Vec<u8> {
+    let (mut code, mut state) = (Vec::new(), State::default());
+    let places = &mut Places::default();
+    Program { rng, code: &mut code, state: &mut state, unknown: 0xFF, count: 0, places }.append(row);
+    code
+}
+
 /// Makes a state for a program that starts with `row`.
 pub fn start(rng: &mut Rng, row: &Row, state: &mut State) {
     for r in &mut state.gpr {

@@ -5,7 +5,6 @@ mod jit_support;
 
 use conformance_tests::gen_int::{self, Rng, sequence};
 use conformance_tests::gen_simd::{self, Family};
-use conformance_tests::operand::Places;
 use conformance_tests::{ARENA, ARENA_LEN, State};
 use emu_core::cpu::{CpuState, Segment, seg};
 use emu_core::mem::Memory;
@@ -235,16 +234,6 @@ fn arbitrary(rng: &mut Rng) -> (Vec<u8>, State) {
     })
 }
 
-/// One vector instruction whose operands may be anything.
-fn encode(rng: &mut Rng, row: &gen_simd::Row) -> Vec<u8> {
-    let (mut code, mut state) = (Vec::new(), State::default());
-    let places = &mut Places::default();
-    // No register is known to hold an address: operands in memory are at addresses of their own.
-    let unknown = 0xFF;
-    gen_simd::Program { rng, code: &mut code, state: &mut state, unknown, count: 0, places }.append(row);
-    code
-}
-
 /// MMX, SSE and x87 in turns.
 fn mixed(rows: &[gen_simd::Row], rng: &mut Rng) -> (Vec<u8>, State) {
     let (code, mut before) = program(rng, |rng, code| match rng.below(8) {
@@ -253,7 +242,7 @@ fn mixed(rows: &[gen_simd::Row], rng: &mut Rng) -> (Vec<u8>, State) {
         2 => any(rng, code),
         3 => {
             let row = &rows[rng.below(rows.len() as u32) as usize];
-            code.extend_from_slice(&encode(rng, row));
+            code.extend_from_slice(&gen_simd::encode(rng, row));
         }
         _ => {
             let row = loop {
@@ -262,7 +251,7 @@ fn mixed(rows: &[gen_simd::Row], rng: &mut Rng) -> (Vec<u8>, State) {
                     break row;
                 }
             };
-            code.extend_from_slice(&encode(rng, row));
+            code.extend_from_slice(&gen_simd::encode(rng, row));
         }
     });
     if rng.below(2) == 0 {
