@@ -175,8 +175,8 @@ pub const RULES: &[Rule] = rules! {
     "a repeated store into the program" [Movsb Movsw Movsd Stosb Stosw Stosd Insb Insw Insd] Mask::Campaign,
         "everything", "the next pass sees it", "SDM vol. 3A, 9.1.3: self-modifying code";
     "any, run as other instructions than were generated" [] Mask::Campaign,
-        "everything, if it ends in a fault there or in code of the other size", "as any code",
-        "SDM vol. 3A, 21.3: code of the other size; what its instructions leave undefined is not looked up";
+        "everything, if one of those instructions is in this table or INT1", "as any code",
+        "what such instructions leave undefined is not worked out";
     "any, by what the host is" [] Mask::Campaign,
         "null selectors 1 to 3; the execute-disable bit of an error code; cases that execute the arena, load \
          selectors 33h and 7Bh, touch the few pages that only one side has, or do not end",
@@ -593,6 +593,11 @@ fn take_memory(want: &mut Outcome, got: &Outcome, at: u32, len: u32) {
             *w = *g;
         }
     }
+}
+
+/// Whether the table leaves out something of an instruction, or a campaign does not ask for it.
+pub fn mentions(mnemonic: Mnemonic) -> bool {
+    mnemonic == Mnemonic::Int1 || RULES.iter().any(|rule| rule.mnemonics.contains(&mnemonic))
 }
 
 /// The table in Markdown, as the documentation has it.

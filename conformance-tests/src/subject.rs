@@ -226,6 +226,40 @@ impl<E: CpuEngine> Processor for Subject<E> {
     }
 
     fn exec(&mut self, before: &Registers, fp: bool) -> End {
+        self.begin(before, fp);
+        let end = self.cpu.retired + BUDGET;
+        let exit = loop {
+            let left = end.saturating_sub(self.cpu.retired);
+            let exit = self.engine.run(&mut self.cpu, &mut self.mem, &mut NoBus, self.slice.min(left));
+            if exit != Exit::Budget || self.cpu.retired >= end {
+                break exit;
+            }
+        };
+        self.end(before, fp, exit)
+    }
+}
+
+impl<E: CpuEngine> Subject<E> {
+    /// Runs a case an instruction at a time and shows each before it is executed: its linear address, whether
+    /// it is 32-bit code, and what is in memory there. Ends where the case does, or after some thousands.
+    pub fn trace(&mut self, before: &Registers, fp: bool, show: &mut dyn FnMut(u32, bool, &[u8])) {
+        const LONGEST: u32 = 10_000;
+        self.begin(before, fp);
+        for _ in 0..LONGEST {
+            let cs = &self.cpu.seg[CS];
+            let lin = cs.base.wrapping_add(self.cpu.eip);
+            let places = [(CODE, CODE_LEN), (ARENA, ARENA_LEN)];
+            let place = places.iter().find(|(at, len)| lin.wrapping_sub(*at) < *len);
+            let Some((at, len)) = place.filter(|_| self.cpu.cpl == 3) else { return };
+            show(lin, cs.is_big(), self.memory(lin, (at + len - lin).min(15)));
+            if self.engine.run(&mut self.cpu, &mut self.mem, &mut NoBus, 1) != Exit::Budget {
+                return;
+            }
+        }
+    }
+
+    /// Puts registers in place.
+    fn begin(&mut self, before: &Registers, fp: bool) {
         let cpu = &mut self.cpu;
         cpu.gpr[..8].copy_from_slice(&before.gpr);
         cpu.cpl = 3;
@@ -242,14 +276,10 @@ impl<E: CpuEngine> Processor for Subject<E> {
         }
         cpu.eip = before.eip;
         self.mem.select_view(true);
-        let end = self.cpu.retired + BUDGET;
-        let exit = loop {
-            let left = end.saturating_sub(self.cpu.retired);
-            let exit = self.engine.run(&mut self.cpu, &mut self.mem, &mut NoBus, self.slice.min(left));
-            if exit != Exit::Budget || self.cpu.retired >= end {
-                break exit;
-            }
-        };
+    }
+
+    /// What came of it.
+    fn end(&self, before: &Registers, fp: bool, exit: Exit) -> End {
         let cpu = &self.cpu;
         let mut regs = Registers { eip: cpu.eip, eflags: cpu.eflags(), ..Registers::default() };
         regs.gpr.copy_from_slice(&cpu.gpr[..8]);

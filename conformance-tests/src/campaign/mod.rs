@@ -20,6 +20,7 @@ use program::Program;
 use crate::gen_int::Rng;
 use crate::layout::{CODE_LEN, CS, ENDLESS, End, LEAVE, Processor, Registers, SS, base, is_big};
 use crate::oracle::Silicon;
+use crate::policy;
 use crate::subject::{Subject, is_reserved};
 use crate::{ARENA, ARENA_LEN, CODE};
 
@@ -119,12 +120,37 @@ impl<E: CpuEngine> Campaign<'_, E> {
     /// Runs the chunk of `seed`. A difference ends it and is returned.
     pub fn chunk(&mut self, family: &mut dyn Family, seed: u64) -> Option<Case> {
         let stopped = self.run_chunk(family, seed, None)?;
-        self.counts.differences += 1;
         // Once more, now knowing before which case the state is wanted.
         let counts = self.counts;
-        let case = self.run_chunk(family, seed, Some(stopped.0)).map(|s| s.1);
+        let case = self.run_chunk(family, seed, Some(stopped.0)).and_then(|s| s.1);
         self.counts = counts;
-        case.flatten()
+        if case.as_ref().is_some_and(|case| self.strays(case)) {
+            self.counts.cases -= 1;
+            self.counts.skipped += 1;
+            return None;
+        }
+        self.counts.differences += 1;
+        case
+    }
+
+    /// The case executes something that its program does not consist of (it jumped into an instruction, into
+    /// code of the other size, or wrote instructions) and of which the policy leaves out something.
+    fn strays(&mut self, case: &Case) -> bool {
+        let p = &case.program;
+        self.subject.store(ARENA, &case.arena);
+        self.store_code(p);
+        let big = is_big(p.seg[CS]);
+        let mut found = false;
+        self.subject.trace(&case.regs, p.fp, &mut |lin, is_32, bytes| {
+            let own = p.step_at(lin).filter(|_| is_32 == big);
+            let own = own.and_then(|step| p.code.get(step.offset..step.offset + step.len));
+            if own.is_none_or(|own| bytes.get(..own.len()) != Some(own)) {
+                let bits = if is_32 { 32 } else { 16 };
+                let ins = iced_x86::Decoder::new(bits, bytes, iced_x86::DecoderOptions::NONE).decode();
+                found |= policy::mentions(ins.mnemonic());
+            }
+        });
+        found
     }
 
     /// Runs until a difference, or to the case with number `stop`, whose input is returned.
@@ -398,11 +424,7 @@ pub(crate) fn incomparable(p: &Program, want: &End, got: &End) -> bool {
     let iret = p
         .step_at(lin)
         .is_some_and(|s| matches!(s.mnemonic, iced_x86::Mnemonic::Iret | iced_x86::Mnemonic::Iretd));
-    // A jump into an instruction, or code of the other size: what those bytes leave undefined is not known.
-    let within = lin.wrapping_sub(p.at) < p.code.len() as u32;
-    let other_size = is_big(want.regs.seg[CS]) != is_big(p.seg[CS]);
-    let other = other_size || (within && p.step_at(lin).is_none());
     let nested = iret && want.regs.eflags & 0x4000 != 0;
     let both_endless = fault.vector == ENDLESS && got.fault.is_some_and(|f| f.vector == ENDLESS);
-    data_as_code || other || nested || both_endless || strange(want) || strange(got)
+    data_as_code || nested || both_endless || strange(want) || strange(got)
 }
