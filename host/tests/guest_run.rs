@@ -4,6 +4,9 @@
 //! The image comes from `cargo xtask test`, which names it in `ENV86_FIXTURES`.
 #![cfg(unix)]
 
+#[path = "common/signals.rs"]
+mod signals;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -188,7 +191,8 @@ fn ready(flags: &[&str], script: &str) -> (Child, impl Read) {
 
 #[test]
 fn signals_reach_the_command() {
-    for (signal, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1), (Signal::QUIT, 3)] {
+    let signals = [(Signal::TERM, 15), (Signal::INT, 2), (Signal::HUP, 1), (Signal::QUIT, 3)];
+    for (signal, number) in signals.into_iter().filter(|(signal, _)| signals::is_heard(*signal)) {
         let script =
             format!("trap 'echo got {number}; exit 9' {number}; echo ready; while :; do sleep 0.1; done");
         let (mut child, mut stdout) = ready(&[], &script);
@@ -277,4 +281,35 @@ fn files_of_the_process_are_the_commands_streams() {
     std::io::Seek::rewind(&mut file).unwrap();
     file.read_to_string(&mut written).unwrap();
     assert_eq!(written, "into the file\n");
+}
+
+#[test]
+fn directory_of_the_host_is_the_guests_too() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("from-host"), "host\n").unwrap();
+    let mount = format!("{}:/mnt/a b", directory.path().display());
+    let script =
+        "cat '/mnt/a b/from-host' && echo guest >'/mnt/a b/from-guest' && ln -s /etc '/mnt/a b/link'";
+    let run = command(&["-m", &mount], &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!((text(&run.stdout), run.status.code()), ("host\n".into(), Some(0)), "{}", text(&run.stderr));
+    assert_eq!(std::fs::read_to_string(directory.path().join("from-guest")).unwrap(), "guest\n");
+    assert_eq!(std::fs::read_link(directory.path().join("link")).unwrap(), PathBuf::from("/etc"));
+    let refused = command(&["-v", &format!("{mount}:ro")], &["touch", "/mnt/a b/more"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("Read-only file system"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn tree_of_files_goes_into_a_mounted_directory_and_out_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mount = format!("{}:/mnt", directory.path().display());
+    let script = "cd /mnt && mkdir t && i=0 && while [ $i -lt 300 ]; do mkdir -p t/d$((i%10)) && \
+                  echo $i >t/d$((i%10))/f$i && i=$((i+1)); done && tar cf /tmp/t.tar t && mkdir again && \
+                  tar xf /tmp/t.tar -C again && diff -r t again/t && find again -type f | wc -l";
+    let run = command(&["-m", &mount], &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&run.stdout), "300\n", "{}", text(&run.stderr));
+    for number in 0..300 {
+        let file = directory.path().join(format!("again/t/d{}/f{number}", number % 10));
+        assert_eq!(std::fs::read_to_string(file).unwrap(), format!("{number}\n"));
+    }
 }
