@@ -9,7 +9,7 @@ use super::blobs;
 use super::cache::BlobCache;
 use super::contents::Contents;
 use super::fsjson::{bad_name, unix_mode};
-use super::overlay::Overlay;
+use super::overlay::{Overlay, signed};
 use super::tree::{Body, Directory, Ino, Inode, Name, ROOT, Tree, mode_fits};
 use crate::limits;
 
@@ -112,7 +112,7 @@ impl Overlay {
         tree.sweep(|ino| referenced(node_of(ino)));
         // v86 does not say what was added: contents were.
         let contents = || (0..).take(tree.len()).filter_map(|ino| held(&tree, ino)).sum();
-        self.loaded_cost = tree.cost().saturating_sub(saved.added.unwrap_or_else(contents));
+        self.loaded_cost = signed(tree.cost()) - signed(saved.added.unwrap_or_else(contents));
         self.tree = tree;
         self.total = saved.total;
         self.used = saved.used;

@@ -295,6 +295,19 @@ fn restored_names_count_against_the_limit_as_before() {
     assert_eq!(Some(again.added()), added);
 }
 
+#[test]
+fn restored_contents_that_take_less_memory_count_as_before() {
+    let mut client = Client::new(overlay(SAMPLE));
+    client.create("/", "f", 1).unwrap();
+    // A place for 8 KiB, more than the rest of the tree costs, and no byte that needs one later.
+    client.write(1, 0, &[0; 5000]).unwrap();
+    let saved = save(&mut client.server);
+    let added = saved.tree.added;
+    let mut again = overlay(SAMPLE);
+    again.restore(saved.tree, &|_| true).unwrap();
+    assert_eq!(Some(again.added()), added);
+}
+
 fn inode(mode: u32, body: SavedBody) -> Option<SavedInode> {
     let time = Time { sec: 5, nsec: 0 };
     Some(SavedInode {
