@@ -42,6 +42,10 @@ pub enum Error {
     #[cfg(unix)]
     #[error(transparent)]
     Share(#[from] crate::shares::ShareError),
+    /// A machine with a name.
+    #[cfg(unix)]
+    #[error(transparent)]
+    Control(#[from] crate::control::ControlError),
     /// A command that a later version brings.
     #[error("Cannot {what}: not available yet in this version")]
     NotYet {
@@ -66,6 +70,8 @@ impl Error {
             Self::Console(_) => None,
             #[cfg(unix)]
             Self::Share(_) => None,
+            #[cfg(unix)]
+            Self::Control(error) => error.hint(),
         }
     }
 }

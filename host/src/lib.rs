@@ -8,6 +8,7 @@
 //! | [`fs`] | the guest's file tree: index, content files, what the guest changes |
 //! | [`snapshot`] | snapshots as files: found, read, written without ever losing one, described |
 //! | [`console`] | the serial console on the user's terminal, and what ends a session |
+//! | [`control`] | machines with a name, used by other env86 processes |
 //! | [`rpc`] | the service inside the guest: commands, files, connections, clock |
 //! | [`run`] | one command in a guest: streams, signals, exit status |
 //! | [`shares`] | directories of the host, shown to the guest |
@@ -22,6 +23,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;
+#[cfg(unix)]
+pub mod control;
 pub mod error;
 pub mod fs;
 pub mod image;

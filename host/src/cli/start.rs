@@ -1,13 +1,21 @@
 //! From an image to a machine: what `boot` and `snapshot create` have in common.
 
+use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 use emu_core::snapshot::slots;
 use emu_devices::p9::{Server, fs::Time};
 use emu_devices::virtio::p9::P9Handler;
 
 use super::report::Reporter;
+use crate::clock;
 use crate::config::{BootConfig, BootOptions};
+use crate::console::ConsoleError;
+use crate::control::endpoint::Endpoint;
+use crate::control::message::Status;
+use crate::control::names::{Directory, Name};
+use crate::control::server;
 use crate::error::{Error, one_line};
 use crate::fs::overlay::OverlayOptions;
 use crate::image::kernel_source::{self, GuestTree, Kernel, KernelFlags};
@@ -108,4 +116,34 @@ fn reboot(image: &Path, flags: &KernelFlags, cmdline: String) -> Result<Boot, St
     };
     let Kernel { kernel, initrd, .. } = load().map_err(|error| one_line(&error))?;
     Ok(Boot::Linux(LinuxBoot { kernel, initrd, cmdline }))
+}
+
+/// Takes a name for a machine.
+pub(super) fn claim(name: &str) -> anyhow::Result<(Directory, Endpoint)> {
+    let name = Name::new(name).map_err(Error::from)?;
+    let directory = Directory::open().map_err(Error::from)?;
+    let endpoint = Endpoint::claim(&directory, &name).map_err(Error::from)?;
+    Ok((directory, endpoint))
+}
+
+/// Lets other processes use a machine that has a name.
+pub(super) fn serve(
+    endpoint: &Endpoint,
+    vm: &Vm,
+    image: &Path,
+    command: &[OsString],
+    log: Option<&Path>,
+    stop: Box<dyn Fn(Duration) + Send + Sync>,
+) -> anyhow::Result<()> {
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let status = Status {
+        name: endpoint.name().as_str().to_owned(),
+        pid: std::process::id(),
+        image: whole(image),
+        command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        started: clock::wall().as_secs(),
+        log: log.map(whole),
+    };
+    let machine = server::Machine { status, service: vm.service.clone(), restored: vm.restored, stop };
+    server::start(endpoint, machine).map_err(|error| Error::from(ConsoleError::Thread(error)).into())
 }
