@@ -42,6 +42,9 @@ pub enum Error {
     #[cfg(unix)]
     #[error(transparent)]
     Share(#[from] crate::shares::ShareError),
+    /// The guest service, put into a guest.
+    #[error(transparent)]
+    Install(#[from] crate::run::install::InstallError),
     /// A machine with a name.
     #[cfg(unix)]
     #[error(transparent)]
@@ -70,6 +73,7 @@ impl Error {
             Self::Console(_) => None,
             #[cfg(unix)]
             Self::Share(_) => None,
+            Self::Install(error) => error.hint(),
             #[cfg(unix)]
             Self::Control(error) => error.hint(),
         }

@@ -24,12 +24,13 @@ use crate::console::terminal::RawMode;
 use crate::control::endpoint::Endpoint;
 use crate::control::names::{Directory, Name};
 use crate::error::{Error, printable};
+use crate::fs::cache::Warn;
 use crate::image::Image;
 use crate::paths;
 use crate::progress::Progress;
 use crate::run::tail::Tail;
-use crate::run::{End, Ended, Event, Job, Run, Streams};
-use crate::shares::{Shares, Spec};
+use crate::run::{Console, End, Ended, Event, Job, Run, Streams, install};
+use crate::shares::{self, Spec};
 use crate::signals;
 use crate::snapshot::locate;
 use crate::vm::StopReason;
@@ -87,15 +88,23 @@ pub struct RunArgs {
     #[arg(long, hide = true, value_name = "NAME")]
     background: Option<String>,
 
-    /// Show a directory of the host in the guest; :ro lets it only look
+    /// Show a directory of the host in the guest; :ro lets it only look, :overlay keeps what it writes in memory
     #[arg(
         long,
         short = 'm',
         visible_alias = "volume",
         visible_short_alias = 'v',
-        value_name = "HOST:GUEST[:ro]"
+        value_name = "HOST:GUEST[:ro|:overlay]"
     )]
     mount: Vec<OsString>,
+
+    /// Carry mounts through the guest service even if the guest has a driver for the device.
+    #[arg(long, hide = true)]
+    mount_by_service: bool,
+
+    /// Boot the image with the guest service put into /bin, for images without one; the image is not changed
+    #[arg(long)]
+    install_guest: bool,
 
     /// Connect the guest to the virtual network (not available yet)
     #[arg(long, short = 'n')]
@@ -162,13 +171,17 @@ impl RunArgs {
     }
 
     /// Directories of the host: their places, and who serves them if there are any.
-    fn shares(&self) -> anyhow::Result<Mounts> {
+    fn shares(&self, reporter: Reporter) -> anyhow::Result<Mounts> {
         let specs = self.mount.iter().map(|text| Spec::parse(text)).collect::<Result<Vec<_>, _>>();
         let specs = specs.map_err(Error::from)?;
         if specs.is_empty() {
             return Ok((specs, None));
         }
-        let shares = Shares::open(&specs).map_err(Error::from)?;
+        let warn = || Box::new(move |message: &str| reporter.warning(message)) as Warn;
+        let shares = shares::Mounts::open(&specs, warn).map_err(Error::from)?;
+        if self.mount_by_service {
+            return Ok((specs, None));
+        }
         let server: Box<dyn P9Handler> = Box::new(Server::new(Box::new(shares)));
         Ok((specs, Some(server)))
     }
@@ -208,10 +221,11 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
         }
         _ => None,
     };
-    let (mounts, shares) = args.shares()?;
+    let (mounts, shares) = args.shares(reporter)?;
 
     let image = Image::open(&path, &Progress::hidden()).map_err(Error::from)?;
-    let found = match args.cold {
+    // A snapshot has its guest's tree as it was.
+    let found = match args.cold || args.install_guest {
         true => None,
         false => locate::find(&image, name.as_ref()).map_err(Error::from)?,
     };
@@ -220,8 +234,18 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
         BootOptions { memory: args.memory, engine: args.engine.map(Into::into), ..BootOptions::default() };
     let config = start::resolve(&options, &image, opened.as_ref(), reporter)?;
     let restored = opened.is_some();
+    let service = args.install_guest.then(install::find).transpose().map_err(Error::from)?;
     let console = Tail::default();
-    let vm = start::build(&image, opened, &config, &options.kernel, console.sink(), shares, reporter)?;
+    let vm = start::build(
+        &image,
+        opened,
+        &config,
+        &options.kernel,
+        console.sink(),
+        shares,
+        service.as_deref(),
+        reporter,
+    )?;
 
     let run = Run::default();
     let sender = run.sender();
@@ -254,6 +278,17 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
     let job = Job {
         streams,
         mounts,
+        tunnel: args.mount_by_service,
+        console: Some(Console {
+            tail: console.clone(),
+            installed: args.install_guest,
+            notice: Box::new(move || {
+                reporter.warning(
+                    "the guest has no service: the command runs at the shell of its console, with one \
+                     stream for all output and no input; --install-guest gives it one",
+                );
+            }),
+        }),
         timeout: args.process.timeout,
         patience: args.boot_timeout.unwrap_or(BOOT_PATIENCE),
         window: Box::new(window),
@@ -310,6 +345,10 @@ fn tell(ended: &Ended, image: &Path, restored: bool, console: &Tail, reporter: R
             Some("the image's init has to start guest86 on /dev/ttyS1; 'env86 boot IMAGE' gives a console"),
         ),
         End::NotMounted(why) => (format!("Cannot mount in the guest: {why}"), None),
+        End::Console(what) => (
+            format!("No guest service: {image}: the shell at its console is not enough for {what}"),
+            Some("--install-guest gives the guest a service"),
+        ),
         End::Failed(error) => (format!("Lost the command: {image}: {error}"), None),
         End::Guest(StopReason::TripleFault) => (format!("The guest crashed (triple fault): {image}"), None),
         End::Guest(StopReason::PowerOff | StopReason::Halted) => {

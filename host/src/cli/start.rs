@@ -21,6 +21,7 @@ use crate::fs::overlay::OverlayOptions;
 use crate::image::kernel_source::{self, GuestTree, Kernel, KernelFlags};
 use crate::image::{Image, tree};
 use crate::progress::Progress;
+use crate::run::install;
 use crate::snapshot::locate::Opened;
 use crate::vm::{self, Boot, LinuxBoot, SerialSink, Start, Vm, VmSpec};
 
@@ -48,7 +49,8 @@ pub(super) fn resolve(
     Ok(config)
 }
 
-/// Builds the machine: from a snapshot, or with the image's kernel.
+/// Builds the machine: from a snapshot, or with the image's kernel. In the latter case `service` is put into
+/// the guest's tree.
 pub(super) fn build(
     image: &Image,
     opened: Option<Opened>,
@@ -56,6 +58,7 @@ pub(super) fn build(
     flags: &KernelFlags,
     console: Box<dyn SerialSink>,
     shares: Option<Box<dyn P9Handler>>,
+    service: Option<&[u8]>,
     reporter: Reporter,
 ) -> anyhow::Result<Vm> {
     let clock = vm::wall_clock(config.clock);
@@ -79,6 +82,9 @@ pub(super) fn build(
         }
         None => {
             let mut files = tree::open(image, file_options).map_err(Error::from)?;
+            if let (Some(files), Some(service)) = (&mut files, service) {
+                install::install(files, service).map_err(Error::from)?;
+            }
             let guest_tree = files.as_mut().map(|files| files as &mut dyn GuestTree);
             let kernel = kernel_source::load(flags, image, guest_tree).map_err(Error::from)?;
             memory_size = config.memory_size_with(kernel.initrd.is_some());

@@ -25,7 +25,8 @@ pub(super) enum Order {
 /// The way to the thread that tells it.
 pub struct Controller {
     orders: Sender<Order>,
-    guest: Guest,
+    /// Nothing more will come from the guest.
+    ended: Box<dyn Fn() + Send>,
 }
 
 impl Controller {
@@ -34,7 +35,13 @@ impl Controller {
         let (orders, received) = channel();
         let body = move || obey(&received, &control, &*window);
         thread::Builder::new().name("control".to_owned()).spawn(body)?;
-        Ok(Self { orders, guest })
+        Ok(Self { orders, ended: Box::new(move || guest.shut_down()) })
+    }
+
+    /// One whose orders somebody else obeys. Also gives those.
+    pub(super) fn of_console(ended: impl Fn() + Send + 'static) -> (Self, Receiver<Order>) {
+        let (orders, received) = channel();
+        (Self { orders, ended: Box::new(ended) }, received)
     }
 
     pub(super) fn give(&self, order: Order) {
@@ -44,7 +51,7 @@ impl Controller {
 
     /// The machine has stopped: nothing more will come from the guest.
     pub(super) fn shut_down(&self) {
-        self.guest.shut_down();
+        (self.ended)();
     }
 }
 

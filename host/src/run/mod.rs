@@ -6,6 +6,8 @@
 //! | [`carry`] | then the command: start, output, exit status |
 //! | [`control`] | signals and window sizes on their way to the command |
 //! | [`mounts`] | directories of the host, mounted before the command starts |
+//! | [`install`] | the service, put into the tree of a guest that has none |
+//! | [`prompt`] | without a service: the command at the console's shell prompt |
 //! | [`input`] | the host's input on its way to the command |
 //! | [`tail`] | the guest's console, remembered for when something goes wrong |
 
@@ -13,7 +15,9 @@ mod attend;
 mod carry;
 mod control;
 mod input;
+pub mod install;
 mod mounts;
+mod prompt;
 pub mod tail;
 
 use std::io::{self, Read, Write};
@@ -68,6 +72,16 @@ pub struct Streams {
     pub errors: Box<dyn Write + Send>,
 }
 
+/// The shell at a guest's console, for want of a service.
+pub struct Console {
+    /// What the guest prints there.
+    pub tail: tail::Tail,
+    /// A service is in the guest's `/bin` and has to be started.
+    pub installed: bool,
+    /// Called when the shell has to do.
+    pub notice: Box<dyn Fn() + Send>,
+}
+
 /// What to run, and with what.
 pub struct Job {
     /// The command.
@@ -75,6 +89,10 @@ pub struct Job {
     /// Directories of the host and their places in the guest. The machine serves them.
     #[cfg(unix)]
     pub mounts: Vec<crate::shares::Spec>,
+    /// The guest service carries the mounts, not the machine's device.
+    pub tunnel: bool,
+    /// What to do in a guest without a service; `None`: the run ends.
+    pub console: Option<Console>,
     /// The end of the run, from its beginning on.
     pub timeout: Option<Duration>,
     /// How long the guest may take to boot its service.
@@ -102,6 +120,8 @@ pub enum End {
     Failed(RpcError),
     /// A directory of the host could not be mounted.
     NotMounted(String),
+    /// The guest has no service, and a shell at its console cannot do this.
+    Console(&'static str),
     /// The guest ended while the command ran.
     Guest(StopReason),
     /// Standard output takes no more.
@@ -132,6 +152,7 @@ impl End {
             Self::NoService => "no-service",
             Self::Failed(_) => "failed",
             Self::NotMounted(_) => "not-mounted",
+            Self::Console(_) => "no-service",
             Self::Guest(_) => "guest-ended",
             Self::OutputFailed(_) => "output-failed",
             Self::Panicked => "internal-error",
@@ -197,7 +218,7 @@ impl Run {
             let runner = self.stop(&*guest).ok();
             return Ok(Ended { end: End::NoService, runner, started: None });
         };
-        attend::start(service, restored, job, self.sender.clone()).map_err(ConsoleError::Thread)?;
+        attend::start(service, guest.clone(), restored, job, self.sender.clone()).map_err(ConsoleError::Thread)?;
         let deadline = timeout.and_then(|timeout| Some((timeout, begin.checked_add(timeout)?)));
         let mut watch = Watch { deadline, ..Watch::default() };
         let (end, runner) = watch.wait(&self.events);
