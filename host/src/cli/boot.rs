@@ -316,7 +316,8 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     if let Some(target) = target.clone() {
         session = session.save_with(background_saver(target));
     }
-    let mut vm = start::build(&image, opened, &config, &options.kernel, session.sink(), None, None, reporter)?;
+    let mut vm =
+        start::build(&image, opened, &config, &options.kernel, session.sink(), None, None, reporter)?;
     if let Some((_, endpoint)) = &named {
         let sender = session.sender();
         let stop = move |_| drop(sender.send(Event::Signal(SIGTERM)));

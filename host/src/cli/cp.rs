@@ -69,6 +69,10 @@ pub fn run(args: CpArgs, reporter: Reporter) -> anyhow::Result<u8> {
         let client = Client::connect(&directory, &name).map_err(Error::from)?;
         Ok(client.guest(BOOT_PATIENCE).map_err(Error::from)?)
     };
+    anyhow::ensure!(
+        args.from != "-" && args.to != "-",
+        "Cannot copy archives through standard input or output; use 'env86 exec NAME -- tar'"
+    );
     let copied = match (in_guest(&args.from), in_guest(&args.to)) {
         (Some((name, from)), None) => copy::out_of_guest(&guest(name)?, from, Path::new(&args.to)),
         (None, Some((name, to))) => copy::into_guest(&guest(name)?, Path::new(&args.from), to),

@@ -16,7 +16,6 @@ pub const LONGEST: usize = 48;
 
 const SOCKET: &str = "sock";
 const LOG: &str = "log";
-const LOCK: &str = ".lock";
 
 /// A name that a machine can have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,9 +110,8 @@ impl Directory {
     /// # Errors
     /// The host's.
     pub fn lock(&self) -> Result<File, ControlError> {
-        let path = self.0.join(LOCK);
-        let failed = |source| ControlError::Host { path: path.clone(), source };
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let failed = |source| ControlError::Host { path: self.0.clone(), source };
+        let file = File::open(&self.0).map_err(failed)?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
         Ok(file)
     }

@@ -6,8 +6,8 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
 
-use super::{End, Event, Job};
 use super::prompt::Prompt;
+use super::{End, Event, Job};
 use super::{carry, mounts};
 use crate::rpc::wire::Service;
 use crate::rpc::{Deadline, RpcError};

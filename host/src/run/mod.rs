@@ -218,7 +218,8 @@ impl Run {
             let runner = self.stop(&*guest).ok();
             return Ok(Ended { end: End::NoService, runner, started: None });
         };
-        attend::start(service, guest.clone(), restored, job, self.sender.clone()).map_err(ConsoleError::Thread)?;
+        attend::start(service, guest.clone(), restored, job, self.sender.clone())
+            .map_err(ConsoleError::Thread)?;
         let deadline = timeout.and_then(|timeout| Some((timeout, begin.checked_add(timeout)?)));
         let mut watch = Watch { deadline, ..Watch::default() };
         let (end, runner) = watch.wait(&self.events);

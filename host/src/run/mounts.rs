@@ -75,9 +75,15 @@ fn through_service(guest: &Guest, spec: &Spec) -> Result<(), String> {
         // The Go service does not tell.
         Err(RpcError::Unsupported(_)) => {
             let place = quoted(&spec.guest);
-            let wait = format!("n=0; until mountpoint -q {place}; do [ $n = 100 ] && exit 1; n=$((n+1)); sleep 0.1; done");
+            let wait = format!(
+                "n=0; until mountpoint -q {place}; do [ $n = 100 ] && exit 1; n=$((n+1)); sleep 0.1; done"
+            );
             let (status, output) = guest.shell(&wait, &[], deadline).map_err(told)?;
-            if exit_code(status) == 0 { Ok(()) } else { Err(format!("{}: not mounted: {output}", spec.guest)) }
+            if exit_code(status) == 0 {
+                Ok(())
+            } else {
+                Err(format!("{}: not mounted: {output}", spec.guest))
+            }
         }
         other => other.map_err(told),
     }

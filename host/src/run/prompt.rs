@@ -52,8 +52,13 @@ impl Prompt {
     /// Makes the shell read a script, if there is a shell.
     pub(super) fn open(machine: Arc<dyn Guest>, tail: &super::tail::Tail) -> Option<Self> {
         let token = format!("{:08x}", clock::Random::system().ok()?.next_u32());
-        let mut this =
-            Self { machine, bytes: tail.listen(), token, ended: Arc::new(AtomicBool::new(false)), crlf: false };
+        let mut this = Self {
+            machine,
+            bytes: tail.listen(),
+            token,
+            ended: Arc::new(AtomicBool::new(false)),
+            crlf: false,
+        };
         // What has been typed before goes away; the shell's own line editor ends with this line.
         this.type_bytes(b"\x15");
         let token = &this.token;
@@ -164,7 +169,11 @@ impl Prompt {
             None => Err("the shell at the guest's console does not answer".to_owned()),
             Some(_) => {
                 let text = String::from_utf8_lossy(&text).trim().to_owned();
-                Err(if text.is_empty() { "the guest has no driver for it (9p over virtio)".to_owned() } else { text })
+                Err(if text.is_empty() {
+                    "the guest has no driver for it (9p over virtio)".to_owned()
+                } else {
+                    text
+                })
             }
         }
     }

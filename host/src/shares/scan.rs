@@ -83,7 +83,8 @@ impl BlobSource for HostFiles {
 pub(super) fn overlay(spec: &Spec, warn: Warn) -> Result<Overlay, ShareError> {
     let failed = |source| ShareError::Open { path: spec.host.clone(), source };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(&spec.host, flags, FileMode::empty()).map_err(|errno| failed(errno.into()))?;
+    let root =
+        rustix::fs::open(&spec.host, flags, FileMode::empty()).map_err(|errno| failed(errno.into()))?;
     let path = spec.host.display().to_string();
     let mut files = HostFiles { root, path, places: Vec::new(), keys: HashMap::new() };
     let mut rows = Vec::new();

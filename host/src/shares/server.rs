@@ -72,8 +72,14 @@ impl Shares {
             return Err(ShareError::TooMany);
         }
         let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let mut this =
-            Self { shares: Vec::new(), nodes: Nodes::new(), handles: HashMap::new(), next_handle: 1, user, alone: false };
+        let mut this = Self {
+            shares: Vec::new(),
+            nodes: Nodes::new(),
+            handles: HashMap::new(),
+            next_handle: 1,
+            user,
+            alone: false,
+        };
         for (number, spec) in specs.iter().enumerate() {
             let path = || spec.host.clone();
             let failed = |error: rustix::io::Errno| ShareError::Open { path: path(), source: error.into() };

@@ -88,7 +88,8 @@ mod tests {
         assert_eq!(spec("/a:b:/mnt/c d:rw"), is("/a:b", "/mnt/c d", Mode::ReadWrite));
         assert_eq!(spec("/a:/mnt:overlay"), is("/a", "/mnt", Mode::Overlay));
         assert!(spec("/a:/m:overlay=dir").unwrap_err().contains("kept in memory only"));
-        for text in ["", ":", "/a", "/a:", ":/mnt", "/a:mnt", "/a:/", "/a://", "/a:/mnt:rx", "/a:ro", "/a:overlay"]
+        for text in
+            ["", ":", "/a", "/a:", ":/mnt", "/a:mnt", "/a:/", "/a://", "/a:/mnt:rx", "/a:ro", "/a:overlay"]
         {
             assert!(spec(text).is_err(), "{text} was accepted");
         }
