@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! | --- | --- |
+//! | [`api`] | machines in other Rust programs: [`VmBuilder`], [`Vm`], [`Guest`], [`Console`] |
 //! | [`cli`] | one file per subcommand; parses, calls, reports |
 //! | [`config`] | flags + `image.json` -> one resolved [`config::BootConfig`] |
 //! | [`image`] | image directories and archives, `image.json`, store names, kernel and initrd |
@@ -19,6 +20,8 @@
 //! Errors are one `thiserror` enum per module; [`error::Error`] gathers them, with the exit status
 //! and the hint that the command line prints.
 
+#[cfg(target_os = "linux")]
+pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -38,3 +41,7 @@ pub mod shares;
 pub mod signals;
 pub mod snapshot;
 pub mod vm;
+
+#[cfg(target_os = "linux")]
+pub use api::{ApiError, CommandOutput, Console, Guest, Vm, VmBuilder};
+pub use rpc::Command;

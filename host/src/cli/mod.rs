@@ -13,7 +13,7 @@ mod process;
 mod report;
 mod run;
 mod snapshot;
-mod start;
+pub(crate) mod start;
 mod trace_start;
 
 use std::ffi::OsString;

@@ -25,8 +25,13 @@ use crate::run::install;
 use crate::snapshot::locate::Opened;
 use crate::vm::{self, Boot, LinuxBoot, SerialSink, Start, Vm, VmSpec};
 
+/// For those who have nobody to report to.
+pub(crate) fn silent() -> Reporter {
+    Reporter { json: false, quiet: true }
+}
+
 /// Resolves flags and image, with warnings.
-pub(super) fn resolve(
+pub(crate) fn resolve(
     options: &BootOptions,
     image: &Image,
     opened: Option<&Opened>,
@@ -51,7 +56,7 @@ pub(super) fn resolve(
 
 /// Builds the machine: from a snapshot, or with the image's kernel. In the latter case `service` is put into
 /// the guest's tree.
-pub(super) fn build(
+pub(crate) fn build(
     image: &Image,
     opened: Option<Opened>,
     config: &BootConfig,

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use guest86::call::method;
+use guest86::cbor::Value;
+
 use super::endpoint::Endpoint;
 use super::message::{self, Reply, Request, Status};
 use super::splice;
@@ -20,7 +23,7 @@ const REQUEST: Duration = Duration::from_secs(5);
 const ATTACH: Duration = Duration::from_secs(30);
 
 /// How long it may take to show that it is still there.
-const ALIVE: Duration = Duration::from_secs(5);
+const ALIVE: Duration = Duration::from_secs(20);
 
 /// Pause after a connection could not be taken, for want of descriptors, say.
 const RETRY: Duration = Duration::from_millis(100);
@@ -98,8 +101,12 @@ fn attach(machine: &Machine, patience: Duration) -> Result<(Service, Reply), Str
     let guest = service.guest();
     let attached = |deadline| guest.attach(deadline).map_err(|error| error.to_string());
     let info = attached(Deadline::after(ATTACH))?;
-    // The service may have been another one since anybody has used it: guests reboot.
-    let alive = guest.lstat("/", Deadline::after(ALIVE));
+    if !machine.status.command.is_empty() {
+        // The machine ends with this service; and a new session would end its command.
+        return Ok((service.clone(), Reply::from(&*info)));
+    }
+    // It may be another service than the last time: guests reboot.
+    let alive = guest.call(method::VERSION, &Value::Array(Vec::new()), Deadline::after(ALIVE));
     let info = match alive {
         Err(RpcError::TimedOut | RpcError::Gone | RpcError::OutOfSync(_)) => {
             guest.reconnect();

@@ -103,6 +103,14 @@ pub struct Job {
     pub started: Option<Started>,
 }
 
+/// Mounts directories of the host in a guest whose machine serves them. The error is for people.
+///
+/// # Errors
+/// The guest cannot.
+pub(crate) fn mount(guest: &rpc::Guest, specs: &[crate::shares::Spec]) -> Result<(), String> {
+    mounts::mount(guest, specs, false)
+}
+
 /// Why a run ended.
 #[derive(Debug)]
 pub enum End {
