@@ -455,7 +455,7 @@ fn full_screen_program_draws_follows_resizes_and_saves() {
         wait_for(&mut user, &mut seen, &format!("\u{1b}[{rows};1H"));
         seen.clear();
     }
-    for (typed, drawn) in [("ddi", "I /mnt/file"), ("hello ", "hello "), ("\u{1b}", "- /mnt/file")] {
+    for (typed, drawn) in [("ddi", "I /mnt/file"), ("hello ", "\u{1b}[1;7H"), ("\u{1b}", "- /mnt/file")] {
         user.write_all(typed.as_bytes()).unwrap();
         wait_for(&mut user, &mut seen, drawn);
         seen.clear();
