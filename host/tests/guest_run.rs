@@ -347,8 +347,10 @@ fn mounts_through_the_service_are_the_same_directories() {
     let run = command(&flags, &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
     assert_eq!(run.status.code(), Some(0), "{} {}", text(&run.stdout), text(&run.stderr));
     assert!(text(&run.stdout).starts_with("host\nother\n"), "{}", text(&run.stdout));
-    let sum =
-        Command::new("cksum").stdin(File::open(directory.path().join("large")).unwrap()).output().unwrap();
+    let sum = Command::new("sha256sum")
+        .stdin(File::open(directory.path().join("large")).unwrap())
+        .output()
+        .unwrap();
     assert!(text(&run.stdout).ends_with(&text(&sum.stdout)), "{} {}", text(&run.stdout), text(&sum.stdout));
 }
 
