@@ -261,6 +261,8 @@ fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<
         boot,
         filesystem: spec.filesystem,
         clock,
+        network_card: spec.network_card,
+        network: spec.network,
         mac: mac(&mut random),
         preserve_mac: spec.preserve_mac,
         shares: spec.shares,

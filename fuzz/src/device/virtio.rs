@@ -280,7 +280,8 @@ pub fn virtio_net() -> Subject<VirtioPci<VirtioNet>> {
     subject(
         Slot::NET,
         |log| {
-            VirtioPci::new(VirtioNet::new([2, 0, 0, 0, 0, 1], 1500, Box::new(Wire(log.clone()))), Slot::NET)
+            let cable = Box::new(Wire(log.clone()));
+            VirtioPci::new(VirtioNet::new([2, 0, 0, 0, 0, 1], 1500, Offload::Tcp, cable), Slot::NET)
         },
         |device, board, _, frame| device.receive(&mut board.ctx(), frame).into(),
         |s| {
