@@ -42,6 +42,10 @@ pub enum Error {
     #[cfg(unix)]
     #[error(transparent)]
     Share(#[from] crate::shares::ShareError),
+    /// The guest's network.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Net(#[from] crate::net::NetError),
     /// A command that a later version brings.
     #[error("Cannot {what}: not available yet in this version")]
     NotYet {
@@ -66,6 +70,12 @@ impl Error {
             Self::Console(_) => None,
             #[cfg(unix)]
             Self::Share(_) => None,
+            #[cfg(target_os = "linux")]
+            Self::Net(crate::net::NetError::Listen { .. }) => {
+                Some("choose another port; 0 takes a free one".to_owned())
+            }
+            #[cfg(target_os = "linux")]
+            Self::Net(_) => None,
         }
     }
 }

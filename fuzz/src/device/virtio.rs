@@ -7,7 +7,8 @@ use emu_devices::testing::TestBoard;
 use emu_devices::virtio::P9Handler;
 use emu_devices::virtio::spec::{common, desc, status};
 use emu_devices::virtio::{
-    ConsoleSink, Slot, VirtioBalloon, VirtioConsole, VirtioDevice, VirtioNet, VirtioP9, VirtioPci, VirtioRng,
+    ConsoleSink, Offload, Slot, VirtioBalloon, VirtioConsole, VirtioDevice, VirtioNet, VirtioP9, VirtioPci,
+    VirtioRng,
 };
 
 use super::network::Wire;

@@ -5,6 +5,8 @@
 
 mod boot;
 mod compat;
+mod net;
+mod network;
 mod report;
 mod run;
 mod snapshot;
@@ -55,8 +57,8 @@ enum Verb {
     Prepare(Later),
     /// Serve an image on the web (not available yet)
     Serve(Later),
-    /// Run the virtual network alone (not available yet)
-    Network(Later),
+    /// Give machines in browsers a network
+    Network(network::NetworkArgs),
     /// Print a bundled file (not available yet)
     #[command(hide = true)]
     Assets(Later),
@@ -160,6 +162,10 @@ fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, Failure>
             let reporter = args.reporter();
             snapshot::run(args).map_err(|error| Failure::new(error, reporter))
         }
+        Verb::Network(args) => {
+            let reporter = args.reporter();
+            network::run(&args, reporter).map_err(|error| Failure::new(error, reporter))
+        }
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "env86", &mut text);
@@ -170,7 +176,6 @@ fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, Failure>
         | Verb::Create(later)
         | Verb::Prepare(later)
         | Verb::Serve(later)
-        | Verb::Network(later)
         | Verb::Assets(later) => {
             let what = format!("run this command ({} arguments)", later.rest.len());
             Err(Failure::new(Error::NotYet { what, hint: None }.into(), reporter))

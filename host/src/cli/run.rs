@@ -15,6 +15,7 @@ use emu_devices::virtio::P9Handler;
 use serde_json::json;
 
 use super::boot::EngineArg;
+use super::net::{self, NetArgs};
 use super::report::Reporter;
 use super::start;
 use crate::clock;
@@ -101,13 +102,8 @@ pub struct RunArgs {
     )]
     mount: Vec<OsString>,
 
-    /// Connect the guest to the virtual network (not available yet)
-    #[arg(long, short = 'n')]
-    net: bool,
-
-    /// Forward host port H to guest port G (not available yet)
-    #[arg(long, short = 'p', value_name = "H:G")]
-    publish: Vec<String>,
+    #[command(flatten)]
+    net: NetArgs,
 
     /// End the run after SECS seconds, with status 124
     #[arg(long, value_name = "SECS", value_parser = config::parse_seconds)]
@@ -154,13 +150,6 @@ impl RunArgs {
     /// How this run reports.
     pub fn reporter(&self) -> Reporter {
         Reporter { json: self.json, quiet: self.quiet }
-    }
-
-    /// Warns about flags that do nothing yet.
-    fn check_features(&self, reporter: Reporter) {
-        if self.net || !self.publish.is_empty() {
-            reporter.warning("the network (--net, -p) is not available yet and left out");
-        }
     }
 
     /// Environment variables in the order they are set.
@@ -253,7 +242,7 @@ pub fn run(args: RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
 }
 
 fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
-    args.check_features(reporter);
+    let net = args.net.config()?;
     let begin = clock::now();
     let both = io::stdin().is_terminal() && io::stdout().is_terminal();
     let terminal = !args.no_tty && (args.tty || both);
@@ -268,12 +257,17 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
         false => locate::find(&image, name.as_ref()).map_err(Error::from)?,
     };
     let opened = found.map(|found| found.open(&image)).transpose().map_err(Error::from)?;
-    let options =
-        BootOptions { memory: args.memory, engine: args.engine.map(Into::into), ..BootOptions::default() };
+    let options = BootOptions {
+        memory: args.memory,
+        engine: args.engine.map(Into::into),
+        net: args.net.wishes(),
+        ..BootOptions::default()
+    };
     let config = start::resolve(&options, &image, opened.as_ref(), reporter)?;
     let restored = opened.is_some();
     let console = Tail::default();
-    let vm = start::build(&image, opened, &config, &options.kernel, console.sink(), shares, reporter)?;
+    let mut vm = start::build(&image, opened, &config, &options.kernel, console.sink(), shares, reporter)?;
+    let _net = net::start(net, &mut vm, reporter)?;
 
     let run = Run::default();
     let sender = run.sender();

@@ -82,6 +82,8 @@ pub(super) fn build(
     let spec = VmSpec {
         memory_size,
         preserve_mac: config.preserve_mac,
+        network_card: config.network_card,
+        network: config.network,
         vga_memory_size: config.vga_memory_size,
         acpi: config.acpi,
         uarts: config.uarts,

@@ -49,6 +49,8 @@ fn attend(service: &Service, restored: bool, job: Job, events: &Sender<Event>) -
     if restored {
         // What it cannot do is no reason not to run the command.
         let _ = service.freshen(Deadline::after(FRESH));
+    } else {
+        service.raise_network();
     }
     if let Err(reason) = mounts::mount(guest, &mounts) {
         return End::NotMounted(reason);
