@@ -10,6 +10,7 @@
 //! | [`console`] | the serial console on the user's terminal, and what ends a session |
 //! | [`rpc`] | the service inside the guest: commands, files, connections, clock |
 //! | [`run`] | one command in a guest: streams, signals, exit status |
+//! | [`net`] | the guest's network, made of the host's sockets |
 //! | [`shares`] | directories of the host, shown to the guest |
 //! | [`vm`] | the only module that knows how the machine is built and driven |
 //! | [`clock`] | the host's clocks and random numbers |
@@ -26,6 +27,8 @@ pub mod error;
 pub mod fs;
 pub mod image;
 pub mod limits;
+#[cfg(target_os = "linux")]
+pub mod net;
 pub mod paths;
 pub mod progress;
 pub mod rpc;

