@@ -233,7 +233,8 @@ fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared) -> Result<(), Str
     let mut socket = handshake(stream, shared)?;
     let failed = |error: io::Error| error.to_string();
     socket.get_ref().set_nonblocking(true).map_err(failed)?;
-    let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| e.to_string())?);
+    let wake =
+        Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| e.to_string())?);
     (shared.observer)(RelayEvent::Connected(peer));
     let mut connection = Connection { wake, shared, card: None, is_full: false };
     // However it ends, the client is gone.
@@ -305,7 +306,9 @@ impl Connection<'_> {
 
     fn send(&mut self, frame: &[u8]) -> Result<(), WsError> {
         use emu_devices::net::NetSink;
-        let Some(source) = frame.get(6..12).and_then(|mac| <[u8; 6]>::try_from(mac).ok()) else { return Ok(()) };
+        let Some(source) = frame.get(6..12).and_then(|mac| <[u8; 6]>::try_from(mac).ok()) else {
+            return Ok(());
+        };
         if frame.len() > MAX_FRAME {
             return Ok(());
         }
@@ -395,7 +398,8 @@ mod tests {
     #[test]
     fn relay_carries_frames_of_each_client_to_a_network_of_its_own() {
         let (relay, _events) = relay(&[]);
-        let clients = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 9]].map(|mac| (mac, connect(&relay, "/any/path", None)));
+        let clients =
+            [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 9]].map(|mac| (mac, connect(&relay, "/any/path", None)));
         for (mac, client) in clients {
             let mut client = client.unwrap();
             client.send(Message::binary(vec![1; 5])).unwrap();
@@ -403,7 +407,9 @@ mod tests {
             client.send(Message::binary(arp_request(mac))).unwrap();
             let answer = loop {
                 match client.read().unwrap() {
-                    Message::Binary(frame) if frame.get(12..14) == Some(&[8, 6]) && frame.get(21) == Some(&2) => {
+                    Message::Binary(frame)
+                        if frame.get(12..14) == Some(&[8, 6]) && frame.get(21) == Some(&2) =>
+                    {
                         break frame;
                     }
                     _ => {}
@@ -448,7 +454,8 @@ mod tests {
     #[test]
     fn relay_bounds_its_connections_and_frees_their_places() {
         let (relay, events) = relay(&[]);
-        let mut clients: Vec<_> = (0..RELAY_CONNECTIONS).map(|_| connect(&relay, "/", None).unwrap()).collect();
+        let mut clients: Vec<_> =
+            (0..RELAY_CONNECTIONS).map(|_| connect(&relay, "/", None).unwrap()).collect();
         assert!(connect(&relay, "/", None).is_err());
         drop(clients.pop());
         // Its place is free when its thread is done, a moment after it has said so.
