@@ -63,7 +63,10 @@ pub fn run(args: &NetworkArgs, reporter: Reporter) -> anyhow::Result<u8> {
     let listen = SocketAddr::new(args.listen, args.port);
     let config = RelayConfig { listen, origins: args.origin.clone(), net: args.line.config()? };
     let (sender, ended) = channel();
-    let signals = signals::listen(move |signal| drop(sender.send(signal)));
+    // Nobody listens any more only when the process is about to end.
+    let signals = signals::listen(move |signal| {
+        let _ = sender.send(signal);
+    });
     let _signals = signals.map_err(Error::from)?;
     let observer = move |event: RelayEvent| tell(&event, reporter);
     let relay = Relay::start(config, Arc::new(observer))

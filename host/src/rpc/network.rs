@@ -13,6 +13,9 @@ const LOOK: &str = "\
     for device in /sys/bus/pci/devices/*; do
         case $(cat \"$device/class\") in 0x02*) modprobe \"$(cat \"$device/modalias\")\" ;; esac
     done >/dev/null 2>&1
+    for device in /sys/bus/virtio/devices/*; do
+        case $(cat \"$device/modalias\") in virtio:d00000001*) modprobe virtio_net ;; esac
+    done >/dev/null 2>&1
     exit 1";
 
 /// Brings the guest's network up unless it is. A guest that was restored with its address goes on with that: its
