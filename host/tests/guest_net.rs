@@ -120,12 +120,9 @@ fn guest_has_an_address_a_gateway_and_names() {
         let script = "ip -4 addr show; ping -c 2 -W 5 192.168.127.1 | grep received
             cat /etc/resolv.conf; nslookup host.env86.internal; nslookup gateway.env86.internal; true";
         let output = guest(card, &["--net"], script);
-        for expected in [
-            "inet 192.168.127.2/24",
-            "2 packets received",
-            "nameserver 192.168.127.1",
-            "192.168.127.254",
-        ] {
+        for expected in
+            ["inet 192.168.127.2/24", "2 packets received", "nameserver 192.168.127.1", "192.168.127.254"]
+        {
             assert!(output.contains(expected), "{card:?}: {expected}: {output}");
         }
     }
@@ -143,7 +140,8 @@ fn large_transfers_arrive_unchanged_in_both_directions() {
         );
         let output = guest(card, &["--net", "--host-access"], &script);
         let hash = hash(&content);
-        let hashes: Vec<&str> = output.lines().map(|line| line.split_whitespace().next().unwrap_or("")).collect();
+        let hashes: Vec<&str> =
+            output.lines().map(|line| line.split_whitespace().next().unwrap_or("")).collect();
         assert_eq!(hashes, [hash.as_str(), hash.as_str()], "{card:?}");
     }
 }
@@ -234,7 +232,10 @@ fn forwarded_port_serves_many_requests_without_an_error() {
                 scope.spawn(|| {
                     for n in 0..100 {
                         let answer = server.get().unwrap();
-                        assert!(answer.starts_with("HTTP/1.") && answer.ends_with("hello\n"), "{n}: {answer}");
+                        assert!(
+                            answer.starts_with("HTTP/1.") && answer.ends_with("hello\n"),
+                            "{n}: {answer}"
+                        );
                     }
                 });
             }
@@ -256,7 +257,15 @@ fn saved_guest_goes_on_with_its_address_in_a_new_process() {
         let image = directory.path().join(card);
         copy(&fixture("mini"), &image);
         let mut boot = Command::new(env!("CARGO_BIN_EXE_env86"));
-        boot.args(["boot", "--net", "--save", "--timeout", "500", "--exit-on", "lease of 192.168.127.2 obtained"]);
+        boot.args([
+            "boot",
+            "--net",
+            "--save",
+            "--timeout",
+            "500",
+            "--exit-on",
+            "lease of 192.168.127.2 obtained",
+        ]);
         let mut child = boot
             .args(flags)
             .arg(&image)
@@ -273,14 +282,18 @@ fn saved_guest_goes_on_with_its_address_in_a_new_process() {
         drop(stdin);
 
         let mut env86 = Command::new(env!("CARGO_BIN_EXE_env86"));
-        env86.args(["run", "--timeout", "500", "--net", "--host-access"]).arg(&image).args(["--", "sh", "-c"]);
+        env86
+            .args(["run", "--timeout", "500", "--net", "--host-access"])
+            .arg(&image)
+            .args(["--", "sh", "-c"]);
         let script = format!(
             "wget -q -T 30 -O - http://192.168.127.254:{}/; ip -4 addr show eth0 | grep -o '192.168.127.2/'",
             server.port()
         );
         let begin = Instant::now();
         let output = env86.arg(script).stdin(Stdio::null()).output().unwrap();
-        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(stdout, "ok\n192.168.127.2/\n", "{card} after {:?}: {stderr}", begin.elapsed());
     }
 }

@@ -93,7 +93,10 @@ pub fn run(options: &Options) -> Result<()> {
         rows.extend(measure(&contestants, &guest, card, &server, options)?);
     }
     println!("{header}");
-    println!("\n{} MiB over one TCP connection, MB/s (10^6 bytes), median of {}", options.mib, options.rounds);
+    println!(
+        "\n{} MiB over one TCP connection, MB/s (10^6 bytes), median of {}",
+        options.mib, options.rounds
+    );
     println!("{:<8} {:<10} {:>10} {:>10} {:>8}", "card", "direction", "env86", "qemu", "ratio");
     for row in &rows {
         let speed = |wanted| row.speeds.iter().find(|(engine, _)| *engine == wanted).map(|(_, s)| s.median);
@@ -193,7 +196,8 @@ impl Guest {
         let mut console = Console::start(command)?;
         let deadline = now() + BOOT;
         console.wait_for_prompt(image.prompt, deadline)?;
-        console.send(&format!("modprobe {driver}; ip link set eth0 up; udhcpc -n -q -i eth0 && echo RE''ADY"))?;
+        console
+            .send(&format!("modprobe {driver}; ip link set eth0 up; udhcpc -n -q -i eth0 && echo RE''ADY"))?;
         console.wait_for_line("READY", deadline).context("the guest gets no address")?;
         console.stop()?;
         Ok(Self { engine, console, host })
