@@ -43,6 +43,8 @@ pub struct Ne2000 {
     /// Address the receiver compares with (PAR0-5); the PROM keeps its own copy.
     mac: MacAddr,
     memory: Box<[u8; MEMORY_LEN]>,
+    /// The driver has moved the boundary since it last acknowledged received frames.
+    reading: bool,
 }
 
 impl Ne2000 {
@@ -66,6 +68,7 @@ impl Ne2000 {
             tsr: TSR_PTX,
             mac,
             memory: Box::new([0; MEMORY_LEN]),
+            reading: false,
         };
         chip.fill_prom();
         chip
@@ -127,11 +130,14 @@ impl Ne2000 {
         match (reg, self.page()) {
             (PSTART, 0) => self.pstart = value,
             (PSTOP, 0) => self.pstop = value.min(LAST_PAGE),
-            (BNRY, 0) => self.bnry = value,
+            (BNRY, 0) => {
+                self.bnry = value;
+                self.reading = true;
+            }
             (TPSR, 0) => self.tpsr = value,
             (TBCR0, 0) => self.tbcr = self.tbcr & 0xFF00 | u16::from(value),
             (TBCR1, 0) => self.tbcr = self.tbcr & 0x00FF | u16::from(value) << 8,
-            (ISR, 0) => self.isr &= !value,
+            (ISR, 0) => self.acknowledge(value),
             (RSAR0, 0) => self.rsar = self.rsar & 0xFF00 | u16::from(value),
             (RSAR1, 0) => self.rsar = self.rsar & 0x00FF | u16::from(value) << 8,
             (RBCR0, 0) => self.rbcr = self.rbcr & 0xFF00 | u16::from(value),
@@ -148,6 +154,29 @@ impl Ne2000 {
             (ISR, 1) => self.curr = value,
             _ => {}
         }
+    }
+
+    /// Clears bits of the interrupt status.
+    ///
+    /// Linux's driver reads nine frames at most and then acknowledges all it was told of. On a real card the next
+    /// frame to arrive makes it look again; here frames come in bursts, and none may follow for as long as these
+    /// are not answered. So the status stays if the driver leaves frames unread. One that acknowledges first and
+    /// reads then is not interrupted twice.
+    fn acknowledge(&mut self, bits: u8) {
+        self.isr &= !bits;
+        if bits & ISR_PRX != 0 && std::mem::take(&mut self.reading) && self.has_unread() {
+            self.isr |= ISR_PRX;
+        }
+    }
+
+    /// Frames are in the ring that the driver has not read. The boundary is the page before the one it reads next;
+    /// for some drivers it is that page.
+    fn has_unread(&self) -> bool {
+        let behind = match self.bnry.wrapping_add(1) {
+            page if page >= self.pstop => self.pstart,
+            page => page,
+        };
+        self.curr != self.bnry && self.curr != behind
     }
 
     /// Writes the command register; a frame to transmit goes to `sink`.
@@ -326,10 +355,11 @@ impl Ne2000 {
         }
     }
 
+    /// A frame must not fill the ring to its last page: with the current page at the boundary it looks empty.
     fn fits(&self, len: usize) -> bool {
         let pages = 1 + (len.max(MIN_FRAME) + RX_HEADER) / 256;
         let ring = usize::from(self.pstop.saturating_sub(self.pstart));
-        pages <= ring && pages <= usize::from(self.free_pages())
+        pages <= ring && (pages < usize::from(self.free_pages()) || self.bnry == 0)
     }
 
     /// Takes a frame from the network.
@@ -700,6 +730,39 @@ mod tests {
             }
             taken
         }
+    }
+
+    #[test]
+    fn ne2000_driver_that_reads_a_part_of_a_burst_is_interrupted_again() {
+        let cable = Waiting::default();
+        let mut board = TestBoard::new();
+        let mut nic = Ne2000Pci::new(LINE, MAC, Box::new(cable.clone()));
+        start(&mut board, &mut nic);
+        // The boundary is behind the page that is read next, as the data sheet recommends.
+        board.outb(&mut nic, BASE + CR, 0x62);
+        board.outb(&mut nic, BASE + ISR, 0x47);
+        board.outb(&mut nic, BASE + CR, 0x22);
+        cable.0.lock().unwrap().extend((0..3).map(|_| frame(MAC, 60)));
+        nic.fetch(&mut board.ctx());
+        board.outb(&mut nic, BASE + ISR, ISR_PRX);
+        assert!(!board.irq.is_high(LINE), "it acknowledges before it reads");
+        board.outb(&mut nic, BASE + BNRY, 0x48);
+        board.outb(&mut nic, BASE + ISR, ISR_PRX);
+        assert!(board.irq.is_high(LINE), "one is left");
+        board.outb(&mut nic, BASE + ISR, ISR_PRX);
+        assert!(!board.irq.is_high(LINE), "it does nothing about it");
+        board.outb(&mut nic, BASE + BNRY, 0x49);
+        board.outb(&mut nic, BASE + ISR, ISR_PRX);
+        assert!(!board.irq.is_high(LINE), "all are read");
+    }
+
+    #[test]
+    fn ne2000_ring_is_never_filled_to_where_it_looks_empty() {
+        let (mut board, mut nic, _) = card();
+        start(&mut board, &mut nic);
+        // 58 pages: 57 frames of a page each.
+        let taken = (0..100).take_while(|_| nic.receive(&mut board.ctx(), &frame(MAC, 60))).count();
+        assert_eq!(taken, 57);
     }
 
     #[test]

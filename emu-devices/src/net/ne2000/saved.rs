@@ -63,6 +63,7 @@ impl SavedNe2000 {
             tsr,
             mac,
             memory,
+            reading: _,
         } = chip;
         Self {
             isr: *isr,
@@ -110,6 +111,8 @@ impl SavedNe2000 {
             tsr: self.tsr,
             mac: if card.preserve_mac { self.mac } else { card.chip.mac },
             memory,
+            // An interrupt too many costs nothing.
+            reading: true,
         };
     }
 
