@@ -55,12 +55,12 @@ impl Connector for HostConnector {
     }
 
     fn is_own(&mut self, addr: Ipv4Addr) -> bool {
-        // Whoever talks to the host from the host does it from the very address it talks to. Connecting a
-        // datagram socket sends nothing.
+        // Whoever talks to the host from the host does it from the very address it talks to, or from a loopback
+        // address. Connecting a datagram socket sends nothing.
         let addr = SocketAddr::from((addr, 9));
         let Ok(socket) = self.udp(addr) else { return false };
         let Ok(local) = rustix::net::getsockname(&socket) else { return false };
-        SocketAddrV4::try_from(local).is_ok_and(|local| local.ip() == &addr.ip())
+        SocketAddrV4::try_from(local).is_ok_and(|local| local.ip() == &addr.ip() || local.ip().is_loopback())
     }
 }
 

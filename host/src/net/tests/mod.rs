@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,8 +49,8 @@ struct OutsideState {
     pings: Option<SocketAddr>,
     asked: Vec<SocketAddr>,
     own: Vec<Ipv4Addr>,
-    /// Sockets that are never connected, for what has no place.
-    black_hole: Option<UdpSocket>,
+    /// Nothing ever comes of a connection; the other ends of what is handed out.
+    black_hole: Option<Vec<UnixDatagram>>,
 }
 
 impl Outside {
@@ -72,8 +73,13 @@ impl Outside {
 
 impl Connector for Outside {
     fn tcp(&mut self, addr: SocketAddr) -> io::Result<OwnedFd> {
-        if let Some(hole) = &self.0.lock().unwrap().black_hole {
-            return hole.try_clone().map(OwnedFd::from);
+        if let Some(others) = &mut self.0.lock().unwrap().black_hole {
+            // A socket whose queue is full is never writable.
+            let (full, other) = UnixDatagram::pair()?;
+            full.set_nonblocking(true)?;
+            while full.send(&[0]).is_ok() {}
+            others.push(other);
+            return Ok(full.into());
         }
         self.find(addr).and_then(|addr| HostConnector.tcp(addr))
     }
@@ -240,8 +246,11 @@ impl Device for Card {
     fn receive(&mut self, _: smoltcp::time::Instant) -> Option<(Received, Sending<'_>)> {
         let received = &mut self.received;
         self.end.receive(&mut |frame| {
-            received.push_back(frame.to_vec());
-            received.len() < 256
+            let room = received.len() < 256;
+            if room {
+                received.push_back(frame.to_vec());
+            }
+            room
         });
         self.received.pop_front().map(|frame| (Received(frame), Sending(&mut self.end)))
     }
@@ -330,16 +339,15 @@ fn server(
     (addr, thread)
 }
 
-/// Sends back what comes until the end.
+/// Sends back what comes until the end, or until the connection breaks.
 fn echo(mut stream: TcpStream) {
     let mut buffer = vec![0; 64 << 10];
-    loop {
-        match stream.read(&mut buffer).unwrap() {
-            0 => break,
-            len => stream.write_all(&buffer[..len]).unwrap(),
+    while let Ok(len @ 1..) = stream.read(&mut buffer) {
+        if stream.write_all(&buffer[..len]).is_err() {
+            return;
         }
     }
-    stream.shutdown(Shutdown::Write).unwrap();
+    let _ = stream.shutdown(Shutdown::Write);
 }
 
 /// Bytes that repeat late.
