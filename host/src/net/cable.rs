@@ -64,7 +64,8 @@ impl Frames {
         self.bytes.len() + self.ends.len() * OVERHEAD
     }
 
-    fn push(&mut self, frame: &[u8]) {
+    /// Adds a frame.
+    pub(super) fn push(&mut self, frame: &[u8]) {
         self.bytes.extend_from_slice(frame);
         self.ends.push(self.bytes.len());
     }
@@ -306,16 +307,18 @@ impl NetEnd {
     /// Makes a frame of `len` bytes (at least [`MIN_FRAME`], at most [`MAX_FRAME`]) for the card, which `fill`
     /// writes over zeros. `None` if the queue is full. The card may get it only with [`Self::flush`].
     pub fn stage<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> Option<R> {
-        if !self.has_room() {
-            return None;
-        }
+        self.has_room().then(|| self.stage_unchecked(len, fill))
+    }
+
+    /// [`Self::stage`] after [`Self::has_room`] has said that there is room.
+    pub(super) fn stage_unchecked<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         let len = len.clamp(MIN_FRAME, MAX_FRAME);
         self.shared.card_cost.fetch_add(len + OVERHEAD, Ordering::SeqCst);
         let result = self.staged.push_with(len, fill);
         if self.staged.cost() >= BURST {
             self.flush();
         }
-        Some(result)
+        result
     }
 
     /// Publishes what is staged.
@@ -465,11 +468,17 @@ mod tests {
         assert!((sent + 1) * (1000 + OVERHEAD) + MAX_FRAME > CABLE_TO_CARD, "{sent} frames");
         assert!(sent * (1000 + OVERHEAD) <= CABLE_TO_CARD);
         assert!(!readable(&net));
-        let mut left = sent / 4;
-        card.receive(&mut |_| std::mem::replace(&mut left, left.saturating_sub(1)) > 0);
+        let take = |count: usize| {
+            let mut left = count;
+            card.receive(&mut |_| {
+                let room = left > 0;
+                left = left.saturating_sub(1);
+                room
+            })
+        };
+        assert_eq!(take(sent / 4), sent / 4);
         assert!(!readable(&net), "a quarter is free");
-        let mut left = sent / 2;
-        card.receive(&mut |_| std::mem::replace(&mut left, left.saturating_sub(1)) > 0);
+        assert_eq!(take(sent / 2), sent / 2);
         assert!(readable(&net), "half is free");
         assert!(net.deliver(&frame));
         card.discard();

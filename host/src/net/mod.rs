@@ -16,11 +16,39 @@ pub mod config;
 pub mod policy;
 pub mod relay;
 
-use std::net::Ipv4Addr;
+mod connector;
+mod dhcp;
+mod dns;
+mod endpoint;
+mod flow;
+mod forward;
+mod hosts;
+mod impair;
+mod io;
+mod line;
+mod names;
+mod packet;
+mod pcap;
+mod ping;
+mod poller;
+mod reassembly;
+mod resolver;
+mod stack;
+mod stats;
+mod tcp;
+mod udp;
+mod user_net;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::{Ipv4Addr, SocketAddr};
 
 pub use cable::{CardEnd, NetEnd, cable};
 pub use config::{Forward, Impairments, NetConfig, Protocol};
 pub use policy::{Policy, Reach, Rule};
+pub use stats::NetStats;
+pub use user_net::UserNet;
 
 /// Network address.
 pub const SUBNET: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 0);
@@ -41,8 +69,6 @@ pub const HOST_NAMES: [&str; 3] = ["host.env86.internal", "host.docker.internal"
 
 /// Bytes of an IP packet that fit into a frame.
 pub const MTU: usize = 1500;
-
-use std::net::SocketAddr;
 
 /// A forward that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,40 +108,4 @@ pub enum NetError {
     /// The host.
     #[error("Cannot start the network")]
     Host(#[source] std::io::Error),
-}
-
-/// Counters of a network, since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NetStats {
-    /// Frames from the guest.
-    pub rx_frames: u64,
-}
-
-/// A running network. Ends when it is dropped.
-pub struct UserNet {
-    forwards: Vec<BoundForward>,
-}
-
-impl UserNet {
-    /// Starts a network on the other end of a card's cable, with a thread of its own named `net`. When this
-    /// returns, the forwards listen.
-    ///
-    /// # Errors
-    /// See [`NetError`].
-    pub fn start(_config: NetConfig, _end: NetEnd) -> Result<Self, NetError> {
-        Ok(Self { forwards: Vec::new() })
-    }
-
-    /// What listens, in the order of the configuration.
-    pub fn forwards(&self) -> &[BoundForward] {
-        &self.forwards
-    }
-
-    /// What has happened so far.
-    pub fn stats(&self) -> NetStats {
-        NetStats::default()
-    }
-
-    /// Ends the network: connections are reset, listeners closed, the capture file is complete.
-    pub fn stop(self) {}
 }
