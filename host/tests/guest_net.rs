@@ -70,48 +70,48 @@ fn noise(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// An HTTP server on the host's loopback address: GET gives `content` for `/big` and `ok` for anything else, POST
-/// gives the hash of what it got.
-fn http_server(content: Vec<u8>) -> SocketAddr {
+/// A server on the host's loopback address with a thread for each connection.
+fn server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let content = Arc::new(content);
+    let serve = Arc::new(serve);
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (stream, content) = (stream.unwrap(), content.clone());
-            thread::spawn(move || answer(stream, &content));
+            let (stream, serve) = (stream.unwrap(), serve.clone());
+            thread::spawn(move || serve(stream));
         }
     });
     address
 }
 
-fn answer(mut stream: TcpStream, content: &[u8]) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut line, mut length) = (String::new(), 0);
-    let _ = reader.read_line(&mut line);
-    let request = line.clone();
-    loop {
-        line.clear();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 || line == "\r\n" {
-            break;
+/// An HTTP server that gives `content` for `/big` and `ok` for anything else.
+fn http_server(content: Vec<u8>) -> SocketAddr {
+    server(move |mut stream| {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let (mut request, mut line) = (String::new(), String::new());
+        let _ = reader.read_line(&mut request);
+        while line != "\r\n" {
+            line.clear();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                break;
+            }
         }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-    }
-    let body = if request.starts_with("POST") {
-        let mut body = vec![0; length];
-        match reader.read_exact(&mut body) {
-            Ok(()) => hash(&body).into_bytes(),
-            Err(error) => error.to_string().into_bytes(),
-        }
-    } else if request.starts_with("GET /big") {
-        content.to_vec()
-    } else {
-        b"ok\n".to_vec()
-    };
-    let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
+        let body = if request.starts_with("GET /big") { &content[..] } else { b"ok\n" };
+        let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+    })
+}
+
+/// A server that answers with the hash of what it got when the client has sent everything.
+fn hash_server() -> SocketAddr {
+    server(|mut stream| {
+        let mut body = Vec::new();
+        let answer = match stream.read_to_end(&mut body) {
+            Ok(_) => hash(&body),
+            Err(error) => error.to_string(),
+        };
+        let _ = stream.write_all(answer.as_bytes());
+    })
 }
 
 #[test]
@@ -131,12 +131,13 @@ fn guest_has_an_address_a_gateway_and_names() {
 #[test]
 fn large_transfers_arrive_unchanged_in_both_directions() {
     let content = noise(20 << 20);
-    let server = http_server(content.clone());
+    let (down, up) = (http_server(content.clone()), hash_server());
     for card in CARDS {
         let script = format!(
-            "cd /tmp; wget -q -O big http://host.env86.internal:{port}/big; sha256sum <big
-             wget -q -O - --post-file=big http://host.env86.internal:{port}/up",
-            port = server.port()
+            "cd /tmp; wget -q -O big http://host.env86.internal:{}/big; sha256sum <big
+             nc host.env86.internal {} <big",
+            down.port(),
+            up.port()
         );
         let output = guest(card, &["--net", "--host-access"], &script);
         let hash = hash(&content);
@@ -152,7 +153,7 @@ fn short_and_parallel_connections_all_succeed() {
     let allowed = format!("host.env86.internal:{}", server.port());
     for card in CARDS {
         let script = format!(
-            "get() {{ wget -q -T 60 -O - http://{allowed}/ || echo failed; }}
+            "get() {{ wget -q -O - http://{allowed}/ || echo failed; }}
              for n in $(seq 200); do get; done | sort | uniq -c
              for n in $(seq 50); do get & done >/tmp/parallel; wait; sort /tmp/parallel | uniq -c"
         );
@@ -168,7 +169,7 @@ fn host_is_out_of_reach_unless_allowed() {
     let server = http_server(Vec::new());
     let script = format!(
         "for host in host.env86.internal 127.0.0.1 192.168.127.1; do
-             wget -q -T 10 -O - http://$host:{}/ 2>/dev/null || echo refused; done",
+             wget -q -O - http://$host:{}/ 2>/dev/null || echo refused; done",
         server.port()
     );
     assert_eq!(guest(Card::Ne2k, &["--net"], &script), "refused\nrefused\nrefused\n");
@@ -287,7 +288,7 @@ fn saved_guest_goes_on_with_its_address_in_a_new_process() {
             .arg(&image)
             .args(["--", "sh", "-c"]);
         let script = format!(
-            "wget -q -T 30 -O - http://192.168.127.254:{}/; ip -4 addr show eth0 | grep -o '192.168.127.2/'",
+            "wget -q -O - http://192.168.127.254:{}/; ip -4 addr show eth0 | grep -o '192.168.127.2/'",
             server.port()
         );
         let begin = Instant::now();
