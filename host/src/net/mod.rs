@@ -18,6 +18,7 @@ pub mod policy;
 mod connector;
 mod dhcp;
 mod dns;
+mod dry;
 mod endpoint;
 mod flow;
 mod forward;
@@ -45,6 +46,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 pub use cable::{CardEnd, NetEnd, cable};
 pub use config::{Forward, Impairments, NetConfig, Protocol};
+pub use dry::DryNet;
 pub use policy::{Policy, Reach, Rule};
 pub use stats::NetStats;
 pub use user_net::UserNet;
