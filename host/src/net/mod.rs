@@ -9,7 +9,7 @@
 //! | 192.168.127.2 | the VM; other cards on the same cable get the following addresses |
 //! | [`HOST`] | the host's loopback address, if the policy opens it |
 //!
-//! See `docs/network.md` for what it does and what it does not do.
+//! See `docs/usernet.md` for what it does and what it does not do, `docs/network.md` for the flags.
 
 pub mod cable;
 pub mod config;
