@@ -362,7 +362,7 @@ fn udp_conversations_end_and_begin_again() {
 }
 
 #[test]
-fn udp_million_ports_are_bounded() {
+fn udp_conversations_are_bounded() {
     let mut rig = Rig::new(NetConfig::default());
     let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let inside = echo.local_addr().unwrap();
@@ -377,6 +377,4 @@ fn udp_million_ports_are_bounded() {
     }
     assert_eq!(rig.stack.udp.len(), NET_UDP_FLOWS);
     assert_eq!(rig.stats().udp_opened, 10_000);
-    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
-    assert!(descriptors < 4000, "{descriptors} descriptors");
 }
