@@ -42,6 +42,13 @@ pub enum Error {
     #[cfg(unix)]
     #[error(transparent)]
     Share(#[from] crate::shares::ShareError),
+    /// The guest service, put into a guest.
+    #[error(transparent)]
+    Install(#[from] crate::run::install::InstallError),
+    /// A machine with a name.
+    #[cfg(unix)]
+    #[error(transparent)]
+    Control(#[from] crate::control::ControlError),
     /// A command that a later version brings.
     #[error("Cannot {what}: not available yet in this version")]
     NotYet {
@@ -66,6 +73,9 @@ impl Error {
             Self::Console(_) => None,
             #[cfg(unix)]
             Self::Share(_) => None,
+            Self::Install(error) => error.hint(),
+            #[cfg(unix)]
+            Self::Control(error) => error.hint(),
         }
     }
 }
