@@ -143,3 +143,12 @@ fn reach_denied_is_answered_truthfully() {
     assert_eq!(rig.stats().denied, 2);
     assert!(rig.outside.asked().is_empty());
 }
+
+#[test]
+fn reach_rules_are_bounded() {
+    let allow = vec![Rule::parse("1.1.1.1").unwrap(); crate::limits::NET_RULES + 1];
+    let policy = Policy { allow, ..Policy::default() };
+    let (_card, net) = cable(Arc::new(|| {})).unwrap();
+    let error = crate::net::UserNet::start(NetConfig { policy, ..NetConfig::default() }, net).err().unwrap();
+    assert!(matches!(error, crate::net::NetError::TooMany("rules")));
+}
