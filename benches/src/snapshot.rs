@@ -55,7 +55,8 @@ pub struct Options {
 /// An image with a snapshot.
 pub struct Saved {
     name: &'static str,
-    image: PathBuf,
+    /// Directory of the image.
+    pub image: PathBuf,
     state: PathBuf,
 }
 

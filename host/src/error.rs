@@ -46,6 +46,13 @@ pub enum Error {
     #[cfg(target_os = "linux")]
     #[error(transparent)]
     Net(#[from] crate::net::NetError),
+    /// The guest service, put into a guest.
+    #[error(transparent)]
+    Install(#[from] crate::run::install::InstallError),
+    /// A machine with a name.
+    #[cfg(unix)]
+    #[error(transparent)]
+    Control(#[from] crate::control::ControlError),
     /// A command that a later version brings.
     #[error("Cannot {what}: not available yet in this version")]
     NotYet {
@@ -76,6 +83,9 @@ impl Error {
             }
             #[cfg(target_os = "linux")]
             Self::Net(_) => None,
+            Self::Install(error) => error.hint(),
+            #[cfg(unix)]
+            Self::Control(error) => error.hint(),
         }
     }
 }

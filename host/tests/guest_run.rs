@@ -313,3 +313,157 @@ fn tree_of_files_goes_into_a_mounted_directory_and_out_of_it() {
         assert_eq!(std::fs::read_to_string(file).unwrap(), format!("{number}\n"));
     }
 }
+
+#[test]
+fn overlay_mount_takes_writes_that_the_host_never_sees() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("sub")).unwrap();
+    std::fs::write(directory.path().join("sub/file"), "host\n").unwrap();
+    let mount = format!("{}:/mnt:overlay", directory.path().display());
+    let script = "cat /mnt/sub/file && echo guest >>/mnt/sub/file && mv /mnt/sub/file /mnt/moved && \
+                  cat /mnt/moved && mkdir /mnt/new && cp /bin/busybox /mnt/new && cmp /bin/busybox /mnt/new/busybox";
+    let run = command(&["-m", &mount], &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(
+        (text(&run.stdout), run.status.code()),
+        ("host\nhost\nguest\n".into(), Some(0)),
+        "{}",
+        text(&run.stderr)
+    );
+    assert_eq!(std::fs::read_to_string(directory.path().join("sub/file")).unwrap(), "host\n");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn mounts_through_the_service_are_the_same_directories() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("from-host"), "host\n").unwrap();
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("file"), "other\n").unwrap();
+    let mounts =
+        [format!("{}:/mnt/a", directory.path().display()), format!("{}:/mnt/b:ro", other.path().display())];
+    let flags = ["--mount-by-service", "-m", &mounts[0], "-m", &mounts[1]];
+    let script = "cat /mnt/a/from-host /mnt/b/file && head -c 300000 /dev/urandom >/mnt/a/large && \
+                  cksum </mnt/a/large && ! touch /mnt/b/x 2>/dev/null && ! grep -q virtio.*/mnt/a /proc/mounts";
+    let run = command(&flags, &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{} {}", text(&run.stdout), text(&run.stderr));
+    assert!(text(&run.stdout).starts_with("host\nother\n"), "{}", text(&run.stdout));
+    let sum =
+        Command::new("cksum").stdin(File::open(directory.path().join("large")).unwrap()).output().unwrap();
+    assert!(text(&run.stdout).ends_with(&text(&sum.stdout)), "{} {}", text(&run.stdout), text(&sum.stdout));
+}
+
+/// The image that boots, without the guest service. What is in it otherwise stays where it is.
+fn without_service() -> tempfile::TempDir {
+    let mini = image().with_file_name("mini");
+    let copy = tempfile::tempdir().unwrap();
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(mini.join("fs.json")).unwrap()).unwrap();
+    let rows = |value: &mut serde_json::Value, name: &str| -> Option<usize> {
+        value.as_array()?.iter().position(|row| row[0] == name)
+    };
+    let root = &mut index["fsroot"];
+    let bin = rows(root, "bin").unwrap();
+    let service = rows(&mut root[bin][6], "guest86").unwrap();
+    root[bin][6].as_array_mut().unwrap().remove(service);
+    std::fs::write(copy.path().join("fs.json"), index.to_string()).unwrap();
+    std::fs::copy(mini.join("image.json"), copy.path().join("image.json")).unwrap();
+    std::os::unix::fs::symlink(mini.join("fs"), copy.path().join("fs")).unwrap();
+    copy
+}
+
+fn run_in(image: &std::path::Path, flags: &[&str], line: &[&str]) -> Output {
+    let mut env86 = Command::new(env!("CARGO_BIN_EXE_env86"));
+    env86.args(["run", "--timeout", "300"]).args(flags).arg(image).arg("--").args(line);
+    env86.stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn guest_without_service_runs_commands_at_its_console() {
+    let image = without_service();
+    let run =
+        run_in(image.path(), &["-e", "A=it's", "-w", "/etc"], &["sh", "-c", "echo \"$A\"; pwd; exit 7"]);
+    assert_eq!(
+        (text(&run.stdout), run.status.code()),
+        ("it's\n/etc\n".into(), Some(7)),
+        "{}",
+        text(&run.stderr)
+    );
+    assert!(
+        text(&run.stderr).starts_with("env86: warning: the guest has no service"),
+        "{}",
+        text(&run.stderr)
+    );
+    let run = run_in(image.path(), &["-i"], &["cat"]);
+    assert_eq!(run.status.code(), Some(125), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("No guest service") && text(&run.stderr).contains("--install-guest"));
+    let run = run_in(image.path(), &["--boot-timeout", "0.1"], &["true"]);
+    assert_eq!(run.status.code(), Some(125), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("No guest service"), "{}", text(&run.stderr));
+}
+
+#[test]
+fn service_is_installed_into_a_guest_without_one() {
+    let image = without_service();
+    let home = tempfile::tempdir().unwrap();
+    // The one of the fixture.
+    let mini = self::image().with_file_name("mini-state");
+    let mut extract = Command::new(env!("CARGO_BIN_EXE_env86"));
+    let out = extract
+        .args(["run", "--timeout", "300"])
+        .arg(&mini)
+        .args(["--", "cat", "/bin/guest86"])
+        .output()
+        .unwrap();
+    std::fs::write(home.path().join("guest86"), &out.stdout).unwrap();
+    let mut env86 = Command::new(env!("CARGO_BIN_EXE_env86"));
+    env86
+        .env("ENV86_PATH", home.path())
+        .args(["run", "--timeout", "300", "--install-guest", "-i"])
+        .arg(image.path());
+    let child = env86.args(["--", "sh", "-c", "cat; echo err >&2; exit 3"]).stdin(Stdio::piped());
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"in\n").unwrap();
+    let run = child.wait_with_output().unwrap();
+    assert_eq!(
+        (text(&run.stdout), text(&run.stderr), run.status.code()),
+        ("in\n".into(), "err\n".into(), Some(3))
+    );
+    let index = std::fs::read_to_string(image.path().join("fs.json")).unwrap();
+    assert!(!index.contains("guest86"), "the image was changed");
+}
+
+#[test]
+fn full_screen_program_draws_follows_resizes_and_saves() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("file"), "first\nsecond\n").unwrap();
+    let mount = format!("{}:/mnt", directory.path().display());
+    let (mut user, tty) = terminal();
+    let size = |rows, columns| Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&user, size(24, 80)).unwrap();
+    let mut env86 = command(&["-m", &mount], &["vi", "/mnt/file"]);
+    let mut child =
+        env86.env("TERM", "xterm").stdin(tty()).stdout(tty()).stderr(tty()).process_group(0).spawn().unwrap();
+    let mut seen = String::new();
+    // The last line of 24 has the file's name and position.
+    wait_for(&mut user, &mut seen, "second");
+    wait_for(&mut user, &mut seen, "\u{1b}[24;1H");
+    seen.clear();
+    for (rows, columns) in [(40, 100), (10, 30), (30, 120)] {
+        tcsetwinsize(&user, size(rows, columns)).unwrap();
+        kill_process(pid(&child), Signal::WINCH).unwrap();
+        // It draws its last line where that is now.
+        wait_for(&mut user, &mut seen, &format!("\u{1b}[{rows};1H"));
+        seen.clear();
+    }
+    user.write_all(b"ddihello \x1b:wq\r").unwrap();
+    let drain = thread::spawn(move || {
+        let mut buffer = [0; 1000];
+        while user.read(&mut buffer).is_ok_and(|count| count > 0) {}
+        user
+    });
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(std::fs::read_to_string(directory.path().join("file")).unwrap(), "hello second\n");
+    drop(env86);
+    drop(tty);
+    let _ = drain.join();
+}

@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that has to pass before a change is taken.
 
+use crate::bench_guard;
 use crate::boot;
 use crate::fixtures::{self, Options, Which};
 use crate::graph;
@@ -78,6 +79,9 @@ pub fn run_all(report: &mut Report, quick: bool) {
     });
     report.counted("cargo test", || tests_of(cargo().args(["test", "--workspace", "--no-fail-fast"])));
     if !quick {
+        report.step("budgets of translated code", || {
+            bench_guard::guard(&bench_guard::Options { bless: false, no_host: true })
+        });
         guest_tests(report);
     }
 }

@@ -2,10 +2,11 @@
 //! time of a guest that does nothing, and the memory it takes.
 
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::engines::{Contestants, Engine};
 use super::image::GuestImage;
@@ -20,6 +21,10 @@ const RESTORE: &str = "restore";
 const IDLE: &str = "idle";
 const MEMORY: &str = "memory";
 const RESTORED_MEMORY: &str = "memory-restored";
+const RUN_TRUE: &str = "run-true";
+
+/// `run` is so short that its median needs more runs.
+const RUNS_PER_ROUND: u32 = 7;
 
 /// A guest that is not there by then does not boot.
 const TIMEOUT: Duration = Duration::from_secs(400);
@@ -47,6 +52,7 @@ pub fn rows(plan: &Plan<'_>) -> Vec<Row> {
             Unit::Seconds,
             "mini guest with 512 MiB, process start to a prompt that answers, raw snapshot",
         ),
+        (RUN_TRUE, Unit::Seconds, "`env86 run IMAGE -- true`, mini guest with 512 MiB, raw snapshot"),
         (IDLE, Unit::Percent, "processor time of the mini guest at its prompt, of one core"),
         (MEMORY, Unit::Mebibytes, "resident memory of the mini guest (128 MiB) after a boot"),
         (RESTORED_MEMORY, Unit::Mebibytes, "resident memory of the mini guest (512 MiB) after a restore"),
@@ -101,7 +107,31 @@ pub fn measure(
             }
         }
     }
+    if wants(rows, &[RUN_TRUE]) {
+        for &engine in emulators.iter().filter(|engine| **engine != Engine::Env86) {
+            fail(rows, engine, &[RUN_TRUE], &anyhow::anyhow!("it has no such command"));
+        }
+        let outcome = snapshot::raw(&contestants.env86, &mini.image).and_then(|saved| {
+            eprintln!("run true: env86");
+            (0..plan.rounds * RUNS_PER_ROUND).map(|_| run_true(&contestants.env86, &saved)).collect()
+        });
+        match outcome {
+            Ok(times) => {
+                let times: Vec<f64> = times;
+                times.iter().for_each(|time| add(rows, Engine::Env86, &[(RUN_TRUE, *time)]));
+            }
+            Err(error) => fail(rows, Engine::Env86, &[RUN_TRUE], &error),
+        }
+    }
     Ok(())
+}
+
+fn run_true(env86: &Path, saved: &snapshot::Saved) -> Result<f64> {
+    let start = crate::clock::now();
+    let output = Command::new(env86).arg("run").arg(&saved.image).args(["--", "true"]).output()?;
+    let time = start.elapsed().as_secs_f64();
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(time)
 }
 
 type Samples = Vec<(&'static str, f64)>;

@@ -151,8 +151,7 @@ pub const ALL: &[Workload] = &[
 ];
 
 /// What the list will have once env86 has the parts for it.
-pub const NOT_YET: &[(&str, &str)] =
-    &[("run true", "only env86 has `run`, and its time is mostly that of `restore`")];
+pub const NOT_YET: &[(&str, &str)] = &[];
 
 impl Workload {
     /// Line for the guest's agent.

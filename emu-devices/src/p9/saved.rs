@@ -102,6 +102,17 @@ pub struct SavedTree {
     /// Directories whose names are not at places 0, 1, 2 and so on. Guests that are in the middle of
     /// listing one know where by its places.
     pub listings: Vec<SavedListing>,
+    /// Changed files whose contents are saved whole, because v86 knows no holes: where there are none.
+    pub filled: Vec<SavedFilled>,
+}
+
+/// Where a file has no holes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SavedFilled {
+    /// The file.
+    pub inode: SavedIndex,
+    /// Offsets, ascending, and lengths.
+    pub parts: Vec<(u64, u64)>,
 }
 
 /// Where the names of a directory are in its listing.

@@ -422,6 +422,7 @@ impl Filesystem for MemFs {
             used: 7,
             added: None,
             listings,
+            filled: Vec::new(),
         })
     }
 

@@ -98,7 +98,6 @@ impl SavedQueue {
         saved.next_avail = f.u16(6)?.unwrap_or(saved.next_avail);
         saved.used = f.u32(7)?.unwrap_or(saved.used);
         saved.staged = f.u16(8)?.unwrap_or(saved.staged).min(saved.size);
-        saved.enabled &= saved.desc != 0 && saved.avail != 0 && saved.used != 0;
         saved.exact = f.u32(9)? == Some(1);
         Ok(saved)
     }
@@ -468,6 +467,16 @@ mod tests {
             },
             &[0],
         );
+    }
+
+    #[test]
+    fn restored_queue_that_lost_an_address_after_it_was_enabled_is_still_enabled() {
+        let mut d = driver();
+        d.common_out(common::QUEUE_SELECT, Word, 0);
+        d.common_out(common::QUEUE_DESC, Dword, 0);
+        let state = d.dev.save(&mut d.bench.ctx());
+        restore(&mut d, state).unwrap();
+        assert_eq!(d.common_in(common::QUEUE_ENABLE, Word), 1);
     }
 
     #[test]

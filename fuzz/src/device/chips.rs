@@ -253,7 +253,11 @@ pub fn i8042() -> Subject<I8042> {
                     let step = |v: &u8| i32::from(*v as i8) << (kind >> 4);
                     ps2.mouse_event(&mut board.ctx(), step(dx), step(dy), step(wheel), *buttons);
                 }
-                _ => ps2.set_firmware_defaults(),
+                _ => {
+                    ps2.set_firmware_defaults();
+                    // Firmware runs before the guest; here the lines have to follow.
+                    ps2.key(&mut board.ctx(), &[]);
+                }
             }
             0
         },

@@ -200,6 +200,8 @@ impl<'s, D: Device> Bench<'s, D> {
             Op::Calendar { seconds } => {
                 let ns = i64::from(seconds) * 1_000_000_000;
                 self.board.wall_ns = self.board.wall_ns.saturating_add_signed(ns);
+                // A device need not notice before its next deadline, but a restored one looks at once.
+                self.device.on_event(&mut self.board.ctx());
             }
             Op::Reset { cold } => {
                 let kind = if cold { ResetKind::Cold } else { ResetKind::Warm };

@@ -67,6 +67,9 @@ enum CtrlDArg {
     Guest,
 }
 
+/// What ends a machine that another process stops.
+const SIGTERM: i32 = 15;
+
 const AFTER_HELP: &str = "\
 At the terminal, Ctrl-a x ends the virtual machine and Ctrl-a h lists the other commands;
 everything else is typed to the guest, Ctrl-c and Ctrl-z included.
@@ -135,6 +138,10 @@ pub struct BootArgs {
     /// What Ctrl-d does [default: guest, with --save exit]
     #[arg(long, value_name = "WHAT")]
     ctrl_d: Option<CtrlDArg>,
+
+    /// Name by which exec, cp, stop and ps know the virtual machine
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
 
     /// What executes the guest's instructions [default: jit where there is one]
     #[arg(long, value_name = "ENGINE")]
@@ -273,6 +280,7 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     let net = args.net.config()?;
     let progress = if args.json || args.quiet { Progress::hidden() } else { Progress::on_terminal() };
     let (path, name) = locate::resolve(&args.image, paths::home().as_deref()).map_err(Error::from)?;
+    let named = args.name.as_deref().map(start::claim).transpose()?;
     save::sweep(&path);
     let image = Image::open(&path, &progress).map_err(Error::from)?;
     let found = match args.cold {
@@ -300,8 +308,14 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     if let Some(target) = target.clone() {
         session = session.save_with(background_saver(target));
     }
-    let mut vm = start::build(&image, opened, &config, &options.kernel, session.sink(), None, reporter)?;
+    let mut vm =
+        start::build(&image, opened, &config, &options.kernel, session.sink(), None, None, reporter)?;
     let _net = net::start(net, &mut vm, reporter)?;
+    if let Some((_, endpoint)) = &named {
+        let sender = session.sender();
+        let stop = move |_| drop(sender.send(Event::Signal(SIGTERM)));
+        start::serve(endpoint, &vm, &path, &[], None, Box::new(stop))?;
+    }
     if let Some(service) = vm.service.clone().filter(|_| vm.restored) {
         service.freshen_in_background();
     }

@@ -5,12 +5,17 @@
 
 mod boot;
 mod compat;
+mod cp;
+mod detach;
+mod exec;
+mod machines;
 mod net;
 mod network;
+mod process;
 mod report;
 mod run;
 mod snapshot;
-mod start;
+pub(crate) mod start;
 mod trace_start;
 
 use std::ffi::OsString;
@@ -49,6 +54,14 @@ enum Verb {
     Snapshot(snapshot::SnapshotArgs),
     /// Run a command in an image
     Run(Box<run::RunArgs>),
+    /// Run a command in a virtual machine that is running
+    Exec(Box<exec::ExecArgs>),
+    /// List the virtual machines that have a name
+    Ps(machines::PsArgs),
+    /// End virtual machines
+    Stop(machines::StopArgs),
+    /// Copy files and directories into a virtual machine or out of it
+    Cp(cp::CpArgs),
     /// Pull an image from a repository (not available yet)
     Pull(Later),
     /// Create an image from a directory or from Docker (not available yet)
@@ -158,6 +171,16 @@ fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, Failure>
             let reporter = args.reporter();
             run::run(*args, reporter).map_err(|error| Failure { error, reporter, status: FAILED_STATUS })
         }
+        Verb::Exec(args) => {
+            let reporter = args.reporter();
+            exec::run(*args, reporter).map_err(|error| Failure { error, reporter, status: FAILED_STATUS })
+        }
+        Verb::Ps(args) => machines::ps(args).map_err(|error| Failure::new(error, reporter)),
+        Verb::Stop(args) => Ok(machines::stop(&args, reporter)),
+        Verb::Cp(args) => {
+            let reporter = args.reporter();
+            cp::run(args, reporter).map_err(|error| Failure::new(error, reporter))
+        }
         Verb::Snapshot(args) => {
             let reporter = args.reporter();
             snapshot::run(args).map_err(|error| Failure::new(error, reporter))
@@ -233,10 +256,10 @@ fn usage_error(error: &clap::Error, root: &clap::Command, arguments: &[OsString]
     usage_status(Some(name))
 }
 
-/// Exit status for a command line that cannot be understood. That of `run` cannot be a command's by accident
+/// Exit status for a command line that cannot be understood. That of `run` and `exec` cannot be a command's by accident
 /// of the old tool's habits.
 fn usage_status(command: Option<&str>) -> u8 {
-    if command == Some("run") { USAGE } else { FAILURE }
+    if matches!(command, Some("run" | "exec")) { USAGE } else { FAILURE }
 }
 
 /// Prints to standard output. A reader that has gone away is no error.

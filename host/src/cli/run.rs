@@ -3,9 +3,9 @@
 //! Exit status: the command's own; 124 after `--timeout`, 125 if env86 or the guest failed, 126 if the
 //! command cannot be executed, 127 if there is none, 128 + n after signal n, 2 for wrong flags.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,20 +16,22 @@ use serde_json::json;
 
 use super::boot::EngineArg;
 use super::net::{self, NetArgs};
+use super::process::{ProcessArgs, window};
 use super::report::Reporter;
-use super::start;
+use super::{detach, start};
 use crate::clock;
 use crate::config::{self, BootOptions};
 use crate::console::terminal::RawMode;
+use crate::control::endpoint::Endpoint;
+use crate::control::names::{Directory, Name};
 use crate::error::{Error, printable};
+use crate::fs::cache::Warn;
 use crate::image::Image;
-use crate::limits;
 use crate::paths;
 use crate::progress::Progress;
-use crate::rpc::{Command, RunOptions};
 use crate::run::tail::Tail;
-use crate::run::{End, Ended, Event, Job, Run};
-use crate::shares::{Shares, Spec};
+use crate::run::{Console, End, Ended, Event, Job, Run, Streams, install};
+use crate::shares::{self, Spec};
 use crate::signals;
 use crate::snapshot::locate;
 use crate::vm::StopReason;
@@ -46,6 +48,10 @@ and standard error of the command are those of env86, byte for byte, and it read
 is given. When both ends are terminals, -t is the default.
 
     echo hi | env86 run -i IMAGE -- sh -c 'cat; exit 7'
+
+With --detach the machine runs in the background, without a terminal; 'env86 ps' lists those, and
+'env86 stop NAME' ends one. What the command prints goes to the file of --log, else to one that is
+removed when the machine ends ('env86 ps --json' names it).
 
 SIGINT, SIGTERM, SIGQUIT and SIGHUP are passed to the command; a second one ends the run.
 
@@ -64,50 +70,45 @@ pub struct RunArgs {
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 
-    /// Pass standard input to the command
-    #[arg(long, short)]
-    interactive: bool,
+    #[command(flatten)]
+    process: ProcessArgs,
 
-    /// Give the command a terminal (the default if standard input and output are terminals)
-    #[arg(long, short)]
-    tty: bool,
+    /// Name by which exec, cp, stop and ps know the virtual machine
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
 
-    /// Give the command no terminal
-    #[arg(long, short = 'T', conflicts_with = "tty")]
-    no_tty: bool,
+    /// Print the name when the command has started, and leave it running in the background
+    #[arg(long, short, conflicts_with_all = ["interactive", "tty"])]
+    detach: bool,
 
-    /// Set an environment variable; without a value, to the one it has here
-    #[arg(long, short, value_name = "KEY[=VALUE]")]
-    env: Vec<String>,
+    /// With --detach: write the command's output to FILE
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "detach")]
+    log: Option<PathBuf>,
 
-    /// Read environment variables from FILE, one KEY[=VALUE] a line
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    env_file: Vec<PathBuf>,
+    /// This is the process in the background, with this name.
+    #[arg(long, hide = true, value_name = "NAME")]
+    background: Option<String>,
 
-    /// Directory the command starts in
-    #[arg(long, short, value_name = "DIR")]
-    workdir: Option<String>,
-
-    /// User the command runs as: NAME, UID, NAME:GROUP or UID:GID
-    #[arg(long, short, value_name = "USER")]
-    user: Option<String>,
-
-    /// Show a directory of the host in the guest; :ro lets it only look
+    /// Show a directory of the host in the guest; :ro lets it only look, :overlay keeps what it writes in memory
     #[arg(
         long,
         short = 'm',
         visible_alias = "volume",
         visible_short_alias = 'v',
-        value_name = "HOST:GUEST[:ro]"
+        value_name = "HOST:GUEST[:ro|:overlay]"
     )]
     mount: Vec<OsString>,
 
+    /// Carry mounts through the guest service even if the guest has a driver for the device.
+    #[arg(long, hide = true)]
+    mount_by_service: bool,
+
+    /// Boot the image with the guest service put into /bin, for images without one; the image is not changed
+    #[arg(long)]
+    install_guest: bool,
+
     #[command(flatten)]
     net: NetArgs,
-
-    /// End the run after SECS seconds, with status 124
-    #[arg(long, value_name = "SECS", value_parser = config::parse_seconds)]
-    timeout: Option<Duration>,
 
     /// Give up if the guest has not booted its service after SECS seconds (300)
     #[arg(long, value_name = "SECS", value_parser = config::parse_seconds)]
@@ -152,79 +153,27 @@ impl RunArgs {
         Reporter { json: self.json, quiet: self.quiet }
     }
 
-    /// Environment variables in the order they are set.
-    fn environment(&self) -> anyhow::Result<Vec<String>> {
-        let mut variables = Vec::new();
-        for path in &self.env_file {
-            let failed = |error: io::Error| anyhow::anyhow!("Cannot read {}: {error}", path.display());
-            let mut text = String::new();
-            let file = fs::File::open(path).map_err(failed)?;
-            file.take(limits::MAX_ENV_FILE).read_to_string(&mut text).map_err(failed)?;
-            let lines = text.lines().map(str::trim_start);
-            for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
-                variables.extend(variable(line)?);
-            }
-        }
-        for text in &self.env {
-            variables.extend(variable(text)?);
-        }
-        Ok(variables)
+    /// The name the machine is to have, with its socket.
+    fn claim(&self) -> anyhow::Result<Option<(Directory, Endpoint)>> {
+        let Some(name) = self.background.as_ref().or(self.name.as_ref()) else { return Ok(None) };
+        Ok(Some(start::claim(name)?))
     }
 
     /// Directories of the host: their places, and who serves them if there are any.
-    fn shares(&self) -> anyhow::Result<Mounts> {
+    fn shares(&self, reporter: Reporter) -> anyhow::Result<Mounts> {
         let specs = self.mount.iter().map(|text| Spec::parse(text)).collect::<Result<Vec<_>, _>>();
         let specs = specs.map_err(Error::from)?;
         if specs.is_empty() {
             return Ok((specs, None));
         }
-        let shares = Shares::open(&specs).map_err(Error::from)?;
+        let warn = || Box::new(move |message: &str| reporter.warning(message)) as Warn;
+        let shares = shares::Mounts::open(&specs, warn).map_err(Error::from)?;
+        if self.mount_by_service {
+            return Ok((specs, None));
+        }
         let server: Box<dyn P9Handler> = Box::new(Server::new(Box::new(shares)));
         Ok((specs, Some(server)))
     }
-
-    fn command(&self, terminal: bool, has_input: bool) -> anyhow::Result<Command> {
-        let texts = self.command.iter().map(|text| utf8(text)).collect::<anyhow::Result<Vec<_>>>()?;
-        let mut texts = texts.into_iter();
-        let (rows, columns) = window().filter(|_| terminal).unwrap_or_default();
-        let term = std::env::var("TERM").ok().filter(|term| terminal && !term.is_empty());
-        let options = RunOptions {
-            extra_env: self.environment()?,
-            user: self.user.clone().unwrap_or_default(),
-            rows,
-            columns,
-            term: term.unwrap_or_default(),
-            no_input: !has_input && !terminal,
-        };
-        Ok(Command {
-            name: texts.next().unwrap_or_default(),
-            args: texts.collect(),
-            dir: self.workdir.clone().unwrap_or_default(),
-            env: None,
-            pty: terminal,
-            options: Some(options),
-        })
-    }
-}
-
-/// `KEY=VALUE` from that or from `KEY`; nothing if that is not set here.
-fn variable(text: &str) -> anyhow::Result<Option<String>> {
-    let (key, value) = match text.split_once('=') {
-        Some((key, value)) => (key, Some(value.to_owned())),
-        None => (text, std::env::var(text).ok()),
-    };
-    anyhow::ensure!(!key.is_empty() && !text.contains('\0'), "Not an environment variable: {text:?}");
-    Ok(value.map(|value| format!("{key}={value}")))
-}
-
-fn utf8(text: &OsStr) -> anyhow::Result<String> {
-    let text = text.to_str();
-    text.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("The command is not valid UTF-8"))
-}
-
-/// Rows and columns of the terminal.
-fn window() -> Option<(u16, u16)> {
-    crossterm::terminal::size().ok().map(|(columns, rows)| (rows, columns))
 }
 
 /// Runs a command in an image. Returns the exit status.
@@ -242,17 +191,30 @@ pub fn run(args: RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
 }
 
 fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
+    if args.detach && args.background.is_none() {
+        return detach(args);
+    }
     let net = args.net.config()?;
     let begin = clock::now();
-    let both = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let terminal = !args.no_tty && (args.tty || both);
-    let has_input = args.interactive || (terminal && io::stdin().is_terminal());
-    let command = args.command(terminal, has_input)?;
-    let (mounts, shares) = args.shares()?;
-
+    let ends = if args.detach { ProcessArgs::no_ends() } else { args.process.ends() };
+    let command = args.process.command(&args.command, ends)?;
     let (path, name) = locate::resolve(&args.image, paths::home().as_deref()).map_err(Error::from)?;
+    let named = args.claim()?;
+    let log = match (&named, args.detach) {
+        (Some((directory, endpoint)), true) => {
+            detach::leave_session()?;
+            let own = directory.log(endpoint.name());
+            let log = detach::open_log(args.log.as_deref(), &own);
+            let at = args.log.as_deref().unwrap_or(&own).to_path_buf();
+            Some((log.map_err(|error| anyhow::anyhow!("Cannot write {}: {error}", at.display()))?, at))
+        }
+        _ => None,
+    };
+    let (mounts, shares) = args.shares(reporter)?;
+
     let image = Image::open(&path, &Progress::hidden()).map_err(Error::from)?;
-    let found = match args.cold {
+    // A snapshot has its guest's tree as it was.
+    let found = match args.cold || args.install_guest {
         true => None,
         false => locate::find(&image, name.as_ref()).map_err(Error::from)?,
     };
@@ -265,8 +227,18 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
     };
     let config = start::resolve(&options, &image, opened.as_ref(), reporter)?;
     let restored = opened.is_some();
+    let service = args.install_guest.then(install::find).transpose().map_err(Error::from)?;
     let console = Tail::default();
-    let mut vm = start::build(&image, opened, &config, &options.kernel, console.sink(), shares, reporter)?;
+    let mut vm = start::build(
+        &image,
+        opened,
+        &config,
+        &options.kernel,
+        console.sink(),
+        shares,
+        service.as_deref(),
+        reporter,
+    )?;
     let _net = net::start(net, &mut vm, reporter)?;
 
     let run = Run::default();
@@ -276,17 +248,45 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
         let _ = sender.send(Event::Signal(signal));
     });
     let _signals = signals.map_err(Error::from)?;
-    let raw = (terminal && io::stdin().is_terminal()).then(RawMode::enter);
-    let raw = raw.transpose().map_err(Error::from)?;
+    if let Some((_, endpoint)) = &named {
+        let sender = run.sender();
+        let log = log.as_ref().map(|(_, path)| path.as_path());
+        let stop = move |patience| drop(sender.send(Event::Stop(patience)));
+        start::serve(endpoint, &vm, &path, &args.command, log, Box::new(stop))?;
+    }
+    let raw = ends.raw.then(RawMode::enter).transpose().map_err(Error::from)?;
+    let streams = match &log {
+        Some((log, _)) => Streams {
+            command,
+            input: None,
+            output: Box::new(log.try_clone()?),
+            errors: Box::new(log.try_clone()?),
+        },
+        None => Streams {
+            command,
+            input: ends.input.then(|| Box::new(io::stdin()) as Box<dyn Read + Send>),
+            output: Box::new(io::stdout()),
+            errors: Box::new(io::stderr()),
+        },
+    };
     let job = Job {
-        command,
-        input: has_input.then(|| Box::new(io::stdin()) as Box<dyn Read + Send>),
-        output: Box::new(io::stdout()),
-        errors: Box::new(io::stderr()),
+        streams,
         mounts,
-        timeout: args.timeout,
+        tunnel: args.mount_by_service,
+        console: Some(Console {
+            tail: console.clone(),
+            installed: args.install_guest,
+            notice: Box::new(move || {
+                reporter.warning(
+                    "the guest has no service: the command runs at the shell of its console, with one \
+                     stream for all output and no input; --install-guest gives it one",
+                );
+            }),
+        }),
+        timeout: args.process.timeout,
         patience: args.boot_timeout.unwrap_or(BOOT_PATIENCE),
         window: Box::new(window),
+        started: log.map(|(log, _)| Box::new(move || detach::started(&log)) as _),
     };
     let ended = run.run(vm, job).map_err(Error::from)?;
     drop(raw);
@@ -309,6 +309,19 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
     Ok(exit_code)
 }
 
+/// Has another process do it, and says which.
+fn detach(args: &RunArgs) -> anyhow::Result<u8> {
+    let name = match &args.name {
+        Some(name) => Name::new(name).map_err(Error::from)?,
+        None => Name::invent(Path::new(&args.image)),
+    };
+    let status = detach::spawn(&name).map_err(|error| anyhow::anyhow!("Cannot start env86: {error}"))?;
+    if status == 0 {
+        super::print(&format!("{name}\n"));
+    }
+    Ok(status)
+}
+
 /// Says what went wrong, if something did.
 fn tell(ended: &Ended, image: &Path, restored: bool, console: &Tail, reporter: Reporter) {
     let image = image.display();
@@ -326,6 +339,10 @@ fn tell(ended: &Ended, image: &Path, restored: bool, console: &Tail, reporter: R
             Some("the image's init has to start guest86 on /dev/ttyS1; 'env86 boot IMAGE' gives a console"),
         ),
         End::NotMounted(why) => (format!("Cannot mount in the guest: {why}"), None),
+        End::Console(what) => (
+            format!("No guest service: {image}: the shell at its console is not enough for {what}"),
+            Some("--install-guest gives the guest a service"),
+        ),
         End::Failed(error) => (format!("Lost the command: {image}: {error}"), None),
         End::Guest(StopReason::TripleFault) => (format!("The guest crashed (triple fault): {image}"), None),
         End::Guest(StopReason::PowerOff | StopReason::Halted) => {

@@ -1,23 +1,37 @@
 //! From an image to a machine: what `boot` and `snapshot create` have in common.
 
+use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 use emu_core::snapshot::slots;
 use emu_devices::p9::{Server, fs::Time};
 use emu_devices::virtio::p9::P9Handler;
 
 use super::report::Reporter;
+use crate::clock;
 use crate::config::{BootConfig, BootOptions};
+use crate::console::ConsoleError;
+use crate::control::endpoint::Endpoint;
+use crate::control::message::Status;
+use crate::control::names::{Directory, Name};
+use crate::control::server;
 use crate::error::{Error, one_line};
 use crate::fs::overlay::OverlayOptions;
 use crate::image::kernel_source::{self, GuestTree, Kernel, KernelFlags};
 use crate::image::{Image, tree};
 use crate::progress::Progress;
+use crate::run::install;
 use crate::snapshot::locate::Opened;
 use crate::vm::{self, Boot, LinuxBoot, SerialSink, Start, Vm, VmSpec};
 
+/// For those who have nobody to report to.
+pub(crate) fn silent() -> Reporter {
+    Reporter { json: false, quiet: true }
+}
+
 /// Resolves flags and image, with warnings.
-pub(super) fn resolve(
+pub(crate) fn resolve(
     options: &BootOptions,
     image: &Image,
     opened: Option<&Opened>,
@@ -40,14 +54,16 @@ pub(super) fn resolve(
     Ok(config)
 }
 
-/// Builds the machine: from a snapshot, or with the image's kernel.
-pub(super) fn build(
+/// Builds the machine: from a snapshot, or with the image's kernel. In the latter case `service` is put into
+/// the guest's tree.
+pub(crate) fn build(
     image: &Image,
     opened: Option<Opened>,
     config: &BootConfig,
     flags: &KernelFlags,
     console: Box<dyn SerialSink>,
     shares: Option<Box<dyn P9Handler>>,
+    service: Option<&[u8]>,
     reporter: Reporter,
 ) -> anyhow::Result<Vm> {
     let clock = vm::wall_clock(config.clock);
@@ -71,6 +87,9 @@ pub(super) fn build(
         }
         None => {
             let mut files = tree::open(image, file_options).map_err(Error::from)?;
+            if let (Some(files), Some(service)) = (&mut files, service) {
+                install::install(files, service).map_err(Error::from)?;
+            }
             let guest_tree = files.as_mut().map(|files| files as &mut dyn GuestTree);
             let kernel = kernel_source::load(flags, image, guest_tree).map_err(Error::from)?;
             memory_size = config.memory_size_with(kernel.initrd.is_some());
@@ -110,4 +129,34 @@ fn reboot(image: &Path, flags: &KernelFlags, cmdline: String) -> Result<Boot, St
     };
     let Kernel { kernel, initrd, .. } = load().map_err(|error| one_line(&error))?;
     Ok(Boot::Linux(LinuxBoot { kernel, initrd, cmdline }))
+}
+
+/// Takes a name for a machine.
+pub(super) fn claim(name: &str) -> anyhow::Result<(Directory, Endpoint)> {
+    let name = Name::new(name).map_err(Error::from)?;
+    let directory = Directory::open().map_err(Error::from)?;
+    let endpoint = Endpoint::claim(&directory, &name).map_err(Error::from)?;
+    Ok((directory, endpoint))
+}
+
+/// Lets other processes use a machine that has a name.
+pub(super) fn serve(
+    endpoint: &Endpoint,
+    vm: &Vm,
+    image: &Path,
+    command: &[OsString],
+    log: Option<&Path>,
+    stop: Box<dyn Fn(Duration) + Send + Sync>,
+) -> anyhow::Result<()> {
+    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let status = Status {
+        name: endpoint.name().as_str().to_owned(),
+        pid: std::process::id(),
+        image: whole(image),
+        command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        started: clock::wall().as_secs(),
+        log: log.map(whole),
+    };
+    let machine = server::Machine { status, service: vm.service.clone(), restored: vm.restored, stop };
+    server::start(endpoint, machine).map_err(|error| Error::from(ConsoleError::Thread(error)).into())
 }

@@ -35,26 +35,32 @@ pub struct Contents {
     chunks: BTreeMap<u64, Vec<u8>>,
     /// Memory the chunks have.
     held: u64,
+    /// Bytes that are not in holes.
+    filled: u64,
 }
 
 impl Contents {
     /// Contents of a content file.
     pub fn from_blob(blob: BlobId, size: u64) -> Self {
         let base = (size > 0).then_some(Base { blob, length: size, whole: size });
-        Self { size, base, ..Self::default() }
+        Self { size, base, filled: size, ..Self::default() }
     }
 
-    /// These bytes, cut off or filled up with zeros to `size`.
+    /// These bytes, cut off or filled up with a hole to `size`. Chunks of zeros become holes.
     pub fn from_bytes(bytes: &[u8], size: u64) -> Self {
         let mut contents = Self { size, ..Self::default() };
         let bytes = &bytes[..bytes.len().min(usize::try_from(size).unwrap_or(usize::MAX))];
-        contents.add_chunks(0, bytes);
+        for (index, part) in (0..).zip(bytes.chunks(CHUNK as usize)) {
+            if part.iter().any(|byte| *byte != 0) {
+                contents.add_chunks(index, part);
+            }
+        }
         contents
     }
 
     /// These bytes at these offsets, and holes elsewhere. `None` if the offsets do not ascend or are no
     /// multiples of [`CHUNK`], or if something lies beyond `size`.
-    pub fn from_extents(extents: &[(u64, Vec<u8>)], size: u64) -> Option<Self> {
+    pub fn from_extents(extents: &[(u64, &[u8])], size: u64) -> Option<Self> {
         let mut contents = Self { size, ..Self::default() };
         let mut free = 0;
         for (offset, bytes) in extents {
@@ -68,14 +74,13 @@ impl Contents {
         Some(contents)
     }
 
-    /// Bytes from a chunk on. Zeros need none.
+    /// Bytes from a chunk on.
     fn add_chunks(&mut self, first: u64, bytes: &[u8]) {
         for (index, part) in (first..).zip(bytes.chunks(CHUNK as usize)) {
-            if part.iter().any(|byte| *byte != 0) {
-                let chunk = part.to_vec();
-                self.held += chunk.capacity() as u64;
-                self.chunks.insert(index, chunk);
-            }
+            let chunk = part.to_vec();
+            self.held += chunk.capacity() as u64;
+            self.filled += part.len() as u64;
+            self.chunks.insert(index, chunk);
         }
     }
 
@@ -109,10 +114,9 @@ impl Contents {
         self.held
     }
 
-    /// Bytes that are not in holes, about.
+    /// Bytes that are not in holes: what [`Self::extents`] sum up to.
     pub fn allocated(&self) -> u64 {
-        let shows = self.base.map_or(0, |base| base.length);
-        self.size.min(shows.saturating_add(self.held))
+        self.filled
     }
 
     /// The content file that shows through somewhere.
@@ -214,8 +218,10 @@ impl Contents {
         let end = within + data.len();
         if let Some(chunk) = self.chunks.get_mut(&index) {
             let taken = grow(chunk, end, room)?;
+            let before = chunk.len();
             put(chunk, within, data);
             self.held += taken;
+            self.filled += (chunk.len() - before) as u64;
             return Ok(taken);
         }
         let start = index * CHUNK;
@@ -228,6 +234,7 @@ impl Contents {
             self.read_base(start, &mut chunk, cache)?;
         }
         put(&mut chunk, within, data);
+        self.filled += (chunk.len() - shows) as u64;
         self.chunks.insert(index, chunk);
         self.held += taken;
         Ok(taken)
@@ -256,6 +263,8 @@ impl Contents {
                     self.base = None;
                 }
             }
+            self.size = size;
+            self.filled = self.extents().iter().map(|(_, length)| length).sum();
         }
         self.size = size;
         Ok(())
@@ -350,6 +359,7 @@ mod tests {
                 (*offset, bytes)
             })
             .collect();
+        let parts: Vec<_> = parts.iter().map(|(offset, bytes)| (*offset, &bytes[..])).collect();
         let again = Contents::from_extents(&parts, contents.size()).unwrap();
         assert_eq!(all(&again, &mut cache), all(&contents, &mut cache));
         assert_eq!(again.extents(), expected);
@@ -360,7 +370,8 @@ mod tests {
     fn from_extents_that_cannot_be_is_none() {
         let size = 4 * CHUNK;
         let extents = |parts: &[(u64, usize)]| {
-            let parts: Vec<_> = parts.iter().map(|(offset, length)| (*offset, vec![1; *length])).collect();
+            let bytes = vec![1; CHUNK as usize + 1];
+            let parts: Vec<_> = parts.iter().map(|(offset, length)| (*offset, &bytes[..*length])).collect();
             Contents::from_extents(&parts, size).map(|contents| contents.held())
         };
         assert_eq!(extents(&[(CHUNK, 1), (3 * CHUNK, CHUNK as usize)]), Some(CHUNK + 1));
@@ -441,7 +452,8 @@ mod tests {
         contents.set_size(limits::MAX_FILE_SIZE).unwrap();
         contents.write(limits::MAX_FILE_SIZE - 1, b"x", &mut cache, ROOM).unwrap();
         assert!(contents.held() <= CHUNK);
-        assert_eq!(contents.allocated(), contents.held());
+        // Within its chunk, what is in front of it is zeros.
+        assert_eq!(contents.allocated(), CHUNK);
         let mut buf = [9; 3];
         assert_eq!(contents.read(limits::MAX_FILE_SIZE - 2, &mut buf, &mut cache), Ok(2));
         assert_eq!(buf, [0, b'x', 9]);
@@ -505,6 +517,8 @@ mod tests {
                 }
                 let held: usize = contents.chunks.values().map(Vec::capacity).sum();
                 prop_assert_eq!(contents.held(), held as u64);
+                let filled: u64 = contents.extents().iter().map(|(_, length)| length).sum();
+                prop_assert_eq!(contents.allocated(), filled);
                 let mut buf = vec![0xee; length];
                 let count = contents.read(offset / 2, &mut buf, &mut cache).unwrap();
                 let expected = model.get(offset as usize / 2..).unwrap_or_default();

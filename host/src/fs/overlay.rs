@@ -86,8 +86,9 @@ pub struct Overlay {
     handles: Vec<Option<OpenFile>>,
     free_handles: Vec<usize>,
     limit: u64,
-    /// What the tree cost when loaded; only what comes on top counts.
-    pub(super) loaded_cost: u64,
+    /// What the tree cost when loaded; only what comes on top counts. Below zero after restoring a tree
+    /// whose contents take less memory than they did when they were counted.
+    pub(super) loaded_cost: i64,
     /// Size of the file system, for statfs.
     pub(super) total: u64,
     /// Bytes used by the image, for statfs.
@@ -129,7 +130,7 @@ impl Overlay {
         let root = Tree::new(mode::DIRECTORY | 0o777, clock());
         let tree = load(root, index.rows, index.row_count, &mut cache);
         Self {
-            loaded_cost: tree.cost(),
+            loaded_cost: signed(tree.cost()),
             tree,
             cache,
             clock,
@@ -166,7 +167,7 @@ impl Overlay {
 
     /// Bytes the guest has added.
     pub fn added(&self) -> u64 {
-        self.tree.cost().saturating_sub(self.loaded_cost)
+        u64::try_from(signed(self.tree.cost()).saturating_sub(self.loaded_cost)).unwrap_or(0)
     }
 
     /// Number of files open.
@@ -625,6 +626,11 @@ impl fmt::Debug for Overlay {
             .field("added", &self.added())
             .finish_non_exhaustive()
     }
+}
+
+/// A number of bytes for differences. What does not fit is more than any guest can have.
+pub(super) fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 fn ino(node: NodeId) -> Result<Ino> {

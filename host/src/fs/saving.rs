@@ -1,5 +1,7 @@
 //! The overlay's tree as snapshots hold it, and back.
 
+use std::collections::HashMap;
+
 use emu_devices::p9::fs::{NodeId, Result, mode};
 use emu_devices::p9::saved::{
     RestoreError, SavedBody, SavedContents, SavedIndex, SavedInode, SavedListing, SavedTree, node_of,
@@ -9,7 +11,7 @@ use super::blobs;
 use super::cache::BlobCache;
 use super::contents::Contents;
 use super::fsjson::{bad_name, unix_mode};
-use super::overlay::Overlay;
+use super::overlay::{Overlay, signed};
 use super::tree::{Body, Directory, Ino, Inode, Name, ROOT, Tree, mode_fits};
 use crate::limits;
 
@@ -28,6 +30,7 @@ impl Overlay {
             used: self.used,
             added: Some(self.added()),
             listings,
+            filled: Vec::new(),
         })
     }
 
@@ -82,12 +85,15 @@ impl Overlay {
         let mut listings = Vec::with_capacity(saved.inodes.len());
         let mut last_qid = saved.last_qid;
         self.cache.reserve(saved.inodes.len());
+        let mut filled: HashMap<_, _> =
+            saved.filled.into_iter().map(|file| (file.inode, file.parts)).collect();
         for (index, inode) in (0..).zip(saved.inodes) {
             let (inode, listing) = match inode {
                 None => (None, Vec::new()),
                 Some(inode) => {
                     last_qid = last_qid.max(inode.qid_path);
-                    let (inode, listing) = restore_inode(index, inode, &mut self.cache)?;
+                    let (inode, listing) =
+                        restore_inode(index, inode, filled.remove(&index), &mut self.cache)?;
                     (Some(inode), listing)
                 }
             };
@@ -112,7 +118,7 @@ impl Overlay {
         tree.sweep(|ino| referenced(node_of(ino)));
         // v86 does not say what was added: contents were.
         let contents = || (0..).take(tree.len()).filter_map(|ino| held(&tree, ino)).sum();
-        self.loaded_cost = tree.cost().saturating_sub(saved.added.unwrap_or_else(contents));
+        self.loaded_cost = signed(tree.cost()) - signed(saved.added.unwrap_or_else(contents));
         self.tree = tree;
         self.total = saved.total;
         self.used = saved.used;
@@ -163,6 +169,7 @@ fn link(tree: &mut Tree, mut listings: Vec<Listing>) -> std::result::Result<(), 
 fn restore_inode(
     index: SavedIndex,
     saved: SavedInode,
+    filled: Option<Vec<(u64, u64)>>,
     cache: &mut BlobCache,
 ) -> std::result::Result<(Inode, Listing), RestoreError> {
     let wrong = |reason| RestoreError::Inode { inode: index, reason };
@@ -181,8 +188,21 @@ fn restore_inode(
             }
             Body::File(Contents::from_blob(cache.register(name, saved.size), saved.size))
         }
-        SavedBody::File(SavedContents::Bytes(bytes)) => Body::File(Contents::from_bytes(&bytes, saved.size)),
+        SavedBody::File(SavedContents::Bytes(bytes)) => Body::File(match filled {
+            None => Contents::from_bytes(&bytes, saved.size),
+            Some(parts) => {
+                let part = |(offset, length): (u64, u64)| {
+                    let range =
+                        usize::try_from(offset).ok()?..usize::try_from(offset.checked_add(length)?).ok()?;
+                    Some((offset, bytes.get(range)?))
+                };
+                let extents: Option<Vec<_>> = parts.into_iter().map(part).collect();
+                let contents = extents.and_then(|extents| Contents::from_extents(&extents, saved.size));
+                contents.ok_or_else(|| wrong("its holes lie where they cannot be"))?
+            }
+        }),
         SavedBody::File(SavedContents::Extents(extents)) => {
+            let extents: Vec<_> = extents.iter().map(|(offset, bytes)| (*offset, &bytes[..])).collect();
             let contents = Contents::from_extents(&extents, saved.size);
             Body::File(contents.ok_or_else(|| wrong("its contents lie where they cannot be"))?)
         }

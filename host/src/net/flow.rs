@@ -64,6 +64,8 @@ pub(super) struct Flow {
     pub(super) frames: Vec<usize>,
     /// It is in the list of those to be worked on.
     pub(super) queued: bool,
+    /// It is in the list of those that wait for room on the line.
+    pub(super) blocked: bool,
     /// Its place in the timers.
     pub(super) timer: Option<Instant>,
     established: bool,
@@ -93,6 +95,7 @@ impl Flow {
             ready: Ready::default(),
             frames: Vec::new(),
             queued: false,
+            blocked: false,
             timer: None,
             established: false,
             host_done: false,

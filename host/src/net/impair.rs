@@ -95,7 +95,7 @@ mod tests {
         assert!(line.send(&[1; 60], start));
         assert!(line.send(&[2; 60], start + Duration::from_millis(5)));
         assert_eq!(line.deadline(), Some(start + Duration::from_millis(20)));
-        assert_eq!(arrived(&mut line, start + Duration::from_millis(19)), []);
+        assert!(arrived(&mut line, start + Duration::from_millis(19)).is_empty());
         assert_eq!(arrived(&mut line, start + Duration::from_millis(20)), [1]);
         assert_eq!(arrived(&mut line, start + Duration::from_millis(25)), [2]);
         assert_eq!(line.deadline(), None);
@@ -107,7 +107,7 @@ mod tests {
         for n in 0..5 {
             assert!(line.send(&[n; 100], start));
         }
-        assert_eq!(arrived(&mut line, start + Duration::from_millis(99)), []);
+        assert!(arrived(&mut line, start + Duration::from_millis(99)).is_empty());
         assert_eq!(arrived(&mut line, start + Duration::from_millis(300)), [0, 1, 2]);
         assert_eq!(arrived(&mut line, start + Duration::from_millis(500)), [3, 4]);
         let later = start + Duration::from_secs(9);

@@ -9,7 +9,7 @@
 //! | 192.168.127.2 | the VM; other cards on the same cable get the following addresses |
 //! | [`HOST`] | the host's loopback address, if the policy opens it |
 //!
-//! See `docs/network.md` for what it does and what it does not do.
+//! See `docs/usernet.md` for what it does and what it does not do, `docs/network.md` for the flags.
 
 pub mod cable;
 pub mod config;
@@ -19,6 +19,7 @@ pub mod relay;
 mod connector;
 mod dhcp;
 mod dns;
+mod dry;
 mod endpoint;
 mod flow;
 mod forward;
@@ -46,6 +47,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 pub use cable::{CardEnd, NetEnd, cable};
 pub use config::{Forward, Impairments, NetConfig, Protocol};
+pub use dry::DryNet;
 pub use policy::{Policy, Reach, Rule};
 pub use stats::NetStats;
 pub use user_net::UserNet;

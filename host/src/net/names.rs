@@ -236,7 +236,7 @@ mod tests {
     fn names_without_files_are_forwarded_to_nobody() {
         let mut names = Names::new(None, None);
         (names.hosts, names.resolv_conf) = ("/nonexistent/a".into(), "/nonexistent/b".into());
-        assert_eq!(names.servers(clock::now()), []);
+        assert!(names.servers(clock::now()).is_empty());
         assert_eq!(ask(&mut names, "server", kind::A), None);
     }
 }

@@ -239,7 +239,7 @@ impl Stack {
         let everybody = ip.dst.is_broadcast() || ip.dst == BROADCAST;
         if ip.protocol == protocol::UDP && (everybody || ip.dst == GATEWAY) {
             let Some(datagram) = Datagram::parse(ip) else { return io.counters.malformed.inc() };
-            return self.to_gateway(ip, &datagram, mac);
+            return self.for_gateway(ip, &datagram, mac);
         }
         // Nothing answers what is sent to many, or to nobody.
         if everybody || ip.dst.is_multicast() || ip.dst.is_unspecified() || ip.dst.is_loopback() {
@@ -266,7 +266,7 @@ impl Stack {
     }
 
     /// A datagram for the gateway, or for everybody.
-    fn to_gateway(&mut self, ip: &Ipv4<'_>, datagram: &Datagram<'_>, mac: Mac) {
+    fn for_gateway(&mut self, ip: &Ipv4<'_>, datagram: &Datagram<'_>, mac: Mac) {
         let io = &mut self.io;
         if datagram.dst == 67 {
             return self.dhcp(datagram.payload, mac);

@@ -71,11 +71,15 @@ impl Tcp {
     }
 
     /// Bytes for either direction of a new connection: many connections have to do with less.
+    ///
+    /// One byte less than a power of two: smoltcp takes the window in its SYN, which is not scaled, for a scaled
+    /// one until it has sent another segment. A window of 65535 scaled must not be larger than the buffer then,
+    /// or a guest that sends without waiting would write beyond it.
     fn buffer(&self) -> usize {
         match self.flows.len() {
-            0..32 => 512 << 10,
-            32..256 => 128 << 10,
-            _ => 32 << 10,
+            0..32 => (512 << 10) - 1,
+            32..256 => (128 << 10) - 1,
+            _ => (32 << 10) - 1,
         }
     }
 
@@ -141,6 +145,12 @@ impl Tcp {
         match io.connector.tcp(SocketAddr::V4(translate(key.remote))) {
             Ok(fd) => {
                 let id = self.insert(io, Flow::new(key, Peer::Host(fd), connecting(ip, io.now)));
+                if self.pending.len() >= 2 * NET_TCP_PENDING {
+                    self.pending.retain(|id| {
+                        let flow = self.flows.get(id);
+                        flow.is_some_and(|flow| matches!(flow.stage, Stage::Connecting { .. }))
+                    });
+                }
                 self.pending.push_back(id);
                 self.connecting += 1;
                 self.watch(io, id);
@@ -184,10 +194,6 @@ impl Tcp {
         io.counters.set_tcp_flows(self.flows.len());
         if matches!((&flow.stage, &flow.peer), (Stage::Connecting { .. }, Peer::Host(_))) {
             self.connecting = self.connecting.saturating_sub(1);
-            if self.pending.len() > 2 * NET_TCP_PENDING {
-                let flows = &self.flows;
-                self.pending.retain(|id| flows.contains_key(id));
-            }
         }
         flow.leave();
     }
@@ -248,7 +254,11 @@ impl Tcp {
         }
         match outcome {
             Outcome::Rest => self.schedule(io, id),
-            Outcome::Blocked => self.blocked.push(id),
+            Outcome::Blocked => {
+                if !std::mem::replace(&mut flow.blocked, true) {
+                    self.blocked.push(id);
+                }
+            }
             Outcome::Again => self.enqueue(id),
             Outcome::Over => self.remove(io, id),
         }
@@ -279,6 +289,9 @@ impl Tcp {
     /// There is room on the line again.
     pub(super) fn unblock(&mut self) {
         for id in std::mem::take(&mut self.blocked) {
+            if let Some(flow) = self.flows.get_mut(&id) {
+                flow.blocked = false;
+            }
             self.enqueue(id);
         }
     }

@@ -51,7 +51,11 @@ impl UserNet {
     ) -> Result<Self, NetError> {
         let waker = end.waker();
         let counters = Arc::new(Counters::default());
-        let (mut stack, forwards) = build(config, end, connector, counters.clone())?;
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed)
+            .map_err(|error| NetError::Host(std::io::Error::other(error.to_string())))?;
+        let seed = u64::from_ne_bytes(seed);
+        let (mut stack, forwards) = build(config, end, connector, counters.clone(), seed)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, for_counters, overruns) = (stop.clone(), counters.clone(), waker.clone());
         let body = move || {
@@ -98,12 +102,13 @@ impl Drop for UserNet {
     }
 }
 
-/// Makes a network without a thread.
+/// Makes a network without a thread. Everything random in it comes from `seed`.
 pub(super) fn build(
     config: NetConfig,
     end: NetEnd,
     connector: Box<dyn Connector>,
     counters: Arc<Counters>,
+    seed: u64,
 ) -> Result<(Stack, Vec<BoundForward>), NetError> {
     if !config.policy.is_bounded() {
         return Err(NetError::TooMany("rules"));
@@ -116,8 +121,6 @@ pub(super) fn build(
     };
     let bound = forward::bind(&config.forwards)?;
     let forwards = bound.forwards.clone();
-    let mut seed = [0; 8];
-    getrandom::fill(&mut seed).map_err(|error| NetError::Host(std::io::Error::other(error.to_string())))?;
     let line = Line::new(end, pcap, config.impairments, counters.clone());
     let io = Io::new(
         line,
@@ -127,7 +130,7 @@ pub(super) fn build(
         Hosts::new(config.guest_mac),
         counters,
         clock::now(),
-        u64::from_ne_bytes(seed),
+        seed,
     );
     let names = Names::new(config.guest_name, config.dns_servers);
     let stack = Stack::new(io, config.guest_mac, names, bound).map_err(NetError::Host)?;

@@ -85,6 +85,17 @@ impl Guest {
         Self { connection: Connection::new(line) }
     }
 
+    /// The service behind a session that is attached already: another process has the line, and passes on what
+    /// is said here ([`crate::control`]).
+    pub fn of_session(link: Arc<Link>, info: Info) -> Self {
+        Self { connection: Connection::of_session(link, info) }
+    }
+
+    /// Opens a channel, for whoever makes calls of its own on it.
+    pub fn open_channel(&self, deadline: Deadline) -> Result<Channel, RpcError> {
+        Ok(self.attached(deadline)?.link.open(&|| deadline.left())?)
+    }
+
     /// Takes bytes that the guest has sent. Never waits; meant for the thread that runs the machine.
     pub fn receive(&self, bytes: &[u8]) {
         self.connection.receive(bytes);

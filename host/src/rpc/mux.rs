@@ -45,6 +45,19 @@ struct State {
     over: bool,
 }
 
+/// For a session that does not begin here.
+struct NoLine;
+
+impl Line for NoLine {
+    fn send(&self, _bytes: &[u8]) -> bool {
+        false
+    }
+
+    fn wait_space(&self) -> bool {
+        false
+    }
+}
+
 /// A line to a guest.
 pub struct Connection {
     line: Arc<dyn Line>,
@@ -62,6 +75,18 @@ impl Connection {
         Arc::new(Self {
             line,
             state: Mutex::default(),
+            changed: Condvar::new(),
+            sending: Mutex::default(),
+            attaching: Mutex::default(),
+        })
+    }
+
+    /// A session that somebody else has begun and looks after. When it ends, everything does.
+    pub fn of_session(link: Arc<Link>, info: Info) -> Arc<Self> {
+        let attached = Attached { link, info: Arc::new(info), latency: Duration::ZERO };
+        Arc::new(Self {
+            line: Arc::new(NoLine),
+            state: Mutex::new(State { attached: Some(attached), over: true, ..State::default() }),
             changed: Condvar::new(),
             sending: Mutex::default(),
             attaching: Mutex::default(),
@@ -104,6 +129,9 @@ impl Connection {
     pub fn shut_down(&self) {
         let mut state = self.lock();
         state.over = true;
+        if let Some(attached) = state.attached.take() {
+            attached.link.down();
+        }
         end(&mut state);
         self.changed.notify_all();
     }

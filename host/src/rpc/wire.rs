@@ -1,7 +1,7 @@
 //! The guest service's line: the machine's second serial port.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -93,11 +93,14 @@ pub struct Service {
     mailbox: Arc<Mailbox>,
     /// The guest has a network card that is connected.
     network: bool,
+    /// A service had the port open. Held by the one who waits for that: what a restored guest needs then is
+    /// done once.
+    found: Arc<Mutex<bool>>,
 }
 
 impl Service {
     pub(crate) fn new(guest: Arc<Guest>, mailbox: Arc<Mailbox>) -> Self {
-        Self { guest, mailbox, network: false }
+        Self { guest, mailbox, found: Arc::default(), network: false }
     }
 
     /// Says whether the guest's network card is connected.
@@ -114,6 +117,7 @@ impl Service {
     /// Waits until a service has the port open. False if there is none: in a `restored` guest at once; in one
     /// that boots, when a shell has waited at the console for a while, or at the deadline.
     pub fn wait_open(&self, restored: bool, deadline: Deadline) -> bool {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let mut resting: Option<Deadline> = None;
         loop {
             let status = self.mailbox.status();
@@ -121,12 +125,14 @@ impl Service {
                 let port = Port::from_registers(ier, mcr, divisor);
                 self.guest.set_port(port);
                 if port == Port::Open {
-                    if restored {
+                    if restored && !*found {
                         self.guest.reconnect();
                     }
+                    *found = true;
                     return true;
                 }
-                if restored {
+                // One that has been there may come back: it is restarted, or the guest is.
+                if restored && !*found {
                     return false;
                 }
             }

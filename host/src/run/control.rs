@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::rpc::wire::Service;
-use crate::rpc::{Control, Deadline};
+use super::Window;
+use crate::rpc::{Control, Deadline, Guest};
 
 /// How long the guest may take for one order.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,20 +25,23 @@ pub(super) enum Order {
 /// The way to the thread that tells it.
 pub struct Controller {
     orders: Sender<Order>,
-    service: Service,
+    /// Nothing more will come from the guest.
+    ended: Box<dyn Fn() + Send>,
 }
 
 impl Controller {
     /// Starts the thread.
-    pub(super) fn start(
-        service: Service,
-        control: Control,
-        window: Box<dyn Fn() -> Option<(u16, u16)> + Send>,
-    ) -> io::Result<Self> {
+    pub(super) fn start(guest: Guest, control: Control, window: Window) -> io::Result<Self> {
         let (orders, received) = channel();
         let body = move || obey(&received, &control, &*window);
         thread::Builder::new().name("control".to_owned()).spawn(body)?;
-        Ok(Self { orders, service })
+        Ok(Self { orders, ended: Box::new(move || guest.shut_down()) })
+    }
+
+    /// One whose orders somebody else obeys. Also gives those.
+    pub(super) fn of_console(ended: impl Fn() + Send + 'static) -> (Self, Receiver<Order>) {
+        let (orders, received) = channel();
+        (Self { orders, ended: Box::new(ended) }, received)
     }
 
     pub(super) fn give(&self, order: Order) {
@@ -48,7 +51,7 @@ impl Controller {
 
     /// The machine has stopped: nothing more will come from the guest.
     pub(super) fn shut_down(&self) {
-        self.service.guest().shut_down();
+        (self.ended)();
     }
 }
 

@@ -2,16 +2,22 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`attend`] | the command's thread: service, clock, start, output, exit status |
+//! | [`attend`] | the command's thread: service, clock, mounts |
+//! | [`carry`] | then the command: start, output, exit status |
 //! | [`control`] | signals and window sizes on their way to the command |
 //! | [`mounts`] | directories of the host, mounted before the command starts |
+//! | [`install`] | the service, put into the tree of a guest that has none |
+//! | [`prompt`] | without a service: the command at the console's shell prompt |
 //! | [`input`] | the host's input on its way to the command |
 //! | [`tail`] | the guest's console, remembered for when something goes wrong |
 
 mod attend;
+mod carry;
 mod control;
 mod input;
+pub mod install;
 mod mounts;
+mod prompt;
 pub mod tail;
 
 use std::io::{self, Read, Write};
@@ -22,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::console::ConsoleError;
-use crate::rpc::{Command, RpcError};
+use crate::rpc::{self, Command, RpcError};
 use crate::vm::{self, Guest, Runner, StopReason, Vm};
 use control::{Controller, Order};
 
@@ -42,13 +48,20 @@ pub const FAILED_STATUS: u8 = 125;
 const BROKEN_PIPE_STATUS: u8 = 141;
 
 const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
 #[cfg(unix)]
 const SIGWINCH: i32 = signal_hook::consts::SIGWINCH;
 #[cfg(not(unix))]
 const SIGWINCH: i32 = 28;
 
-/// What to run, and with what.
-pub struct Job {
+/// Gives the size of the terminal, rows and columns, whenever it is asked for.
+pub type Window = Box<dyn Fn() -> Option<(u16, u16)> + Send>;
+
+/// Called when the command has started. An error ends it.
+pub type Started = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
+/// A command and the host's ends of its streams.
+pub struct Streams {
     /// The command.
     pub command: Command,
     /// The host's input for it; `None`: it gets none.
@@ -57,15 +70,45 @@ pub struct Job {
     pub output: Box<dyn Write + Send>,
     /// Its standard error.
     pub errors: Box<dyn Write + Send>,
+}
+
+/// The shell at a guest's console, for want of a service.
+pub struct Console {
+    /// What the guest prints there.
+    pub tail: tail::Tail,
+    /// A service is in the guest's `/bin` and has to be started.
+    pub installed: bool,
+    /// Called when the shell has to do.
+    pub notice: Box<dyn Fn() + Send>,
+}
+
+/// What to run, and with what.
+pub struct Job {
+    /// The command.
+    pub streams: Streams,
     /// Directories of the host and their places in the guest. The machine serves them.
     #[cfg(unix)]
     pub mounts: Vec<crate::shares::Spec>,
+    /// The guest service carries the mounts, not the machine's device.
+    pub tunnel: bool,
+    /// What to do in a guest without a service; `None`: the run ends.
+    pub console: Option<Console>,
     /// The end of the run, from its beginning on.
     pub timeout: Option<Duration>,
     /// How long the guest may take to boot its service.
     pub patience: Duration,
-    /// Size of the terminal, rows and columns, whenever it is asked for.
-    pub window: Box<dyn Fn() -> Option<(u16, u16)> + Send>,
+    /// Size of the terminal.
+    pub window: Window,
+    /// Called when the command has started.
+    pub started: Option<Started>,
+}
+
+/// Mounts directories of the host in a guest whose machine serves them. The error is for people.
+///
+/// # Errors
+/// The guest cannot.
+pub(crate) fn mount(guest: &rpc::Guest, specs: &[crate::shares::Spec]) -> Result<(), String> {
+    mounts::mount(guest, specs, false)
 }
 
 /// Why a run ended.
@@ -85,6 +128,8 @@ pub enum End {
     Failed(RpcError),
     /// A directory of the host could not be mounted.
     NotMounted(String),
+    /// The guest has no service, and a shell at its console cannot do this.
+    Console(&'static str),
     /// The guest ended while the command ran.
     Guest(StopReason),
     /// Standard output takes no more.
@@ -115,6 +160,7 @@ impl End {
             Self::NoService => "no-service",
             Self::Failed(_) => "failed",
             Self::NotMounted(_) => "not-mounted",
+            Self::Console(_) => "no-service",
             Self::Guest(_) => "guest-ended",
             Self::OutputFailed(_) => "output-failed",
             Self::Panicked => "internal-error",
@@ -136,6 +182,8 @@ pub struct Ended {
 pub enum Event {
     /// A signal came.
     Signal(i32),
+    /// Somebody asks for the end; the command has this long after it was asked.
+    Stop(Duration),
     /// The machine stopped.
     Stopped(Box<dyn Runner>, StopReason),
     /// The machine's code panicked; the message was printed by the panic hook.
@@ -178,7 +226,8 @@ impl Run {
             let runner = self.stop(&*guest).ok();
             return Ok(Ended { end: End::NoService, runner, started: None });
         };
-        attend::start(service, restored, job, self.sender.clone()).map_err(ConsoleError::Thread)?;
+        attend::start(service, guest.clone(), restored, job, self.sender.clone())
+            .map_err(ConsoleError::Thread)?;
         let deadline = timeout.and_then(|timeout| Some((timeout, begin.checked_add(timeout)?)));
         let mut watch = Watch { deadline, ..Watch::default() };
         let (end, runner) = watch.wait(&self.events);
@@ -188,6 +237,30 @@ impl Run {
             None => self.stop(&*guest).ok(),
         };
         Ok(Ended { end, runner, started: watch.started })
+    }
+
+    /// Runs a command in a guest whose machine somebody else has, until it has ended and all its output is
+    /// written.
+    ///
+    /// # Errors
+    /// The host starts no thread.
+    pub fn exec(
+        self,
+        guest: &rpc::Guest,
+        streams: Streams,
+        window: Window,
+        timeout: Option<Duration>,
+    ) -> Result<End, ConsoleError> {
+        let deadline = timeout.and_then(|timeout| Some((timeout, clock::now().checked_add(timeout)?)));
+        let (sender, theirs) = (self.sender.clone(), guest.clone());
+        let body = move || {
+            let end = carry::carry(&theirs, streams, window, None, &sender);
+            let _ = sender.send(Event::Over(end));
+        };
+        let thread = thread::Builder::new().name("command".to_owned()).spawn(body);
+        thread.map_err(ConsoleError::Thread)?;
+        let mut watch = Watch { deadline, ..Watch::default() };
+        Ok(watch.wait(&self.events).0)
     }
 
     fn start_vcpu(&self, mut runner: Box<dyn Runner>) -> Result<(), ConsoleError> {
@@ -260,6 +333,11 @@ impl Watch {
                         return (end, stopped.map(|(runner, _)| runner));
                     }
                 }
+                Ok(Event::Stop(patience)) => {
+                    if let Some(end) = self.stop(patience) {
+                        return (end, stopped.map(|(runner, _)| runner));
+                    }
+                }
                 // The command's thread finds the line dead, after everything that came over it.
                 Ok(Event::Stopped(runner, reason)) => {
                     if let Some(service) = self.controller.as_ref() {
@@ -283,6 +361,16 @@ impl Watch {
                 Err(RecvTimeoutError::Disconnected) => return (End::Panicked, None),
             }
         }
+    }
+
+    /// Asks the command to end. Says if the run ends at once.
+    fn stop(&mut self, patience: Duration) -> Option<End> {
+        let Some(controller) = self.controller.as_ref().filter(|_| !patience.is_zero()) else {
+            return Some(End::Signal(SIGTERM));
+        };
+        controller.give(Order::Signal(SIGTERM));
+        self.asked = Some((SIGTERM, clock::now().checked_add(patience)));
+        None
     }
 
     /// Passes a signal on. Says if it ends the run.

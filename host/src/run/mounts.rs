@@ -1,26 +1,55 @@
 //! Directories of the host, mounted before the command starts.
 //!
 //! The machine has a second virtio-9p device for them. A guest that was restored finds it when it scans the
-//! PCI bus again: its snapshot was made without it.
+//! PCI bus again: its snapshot was made without it. A guest that does not find it, for want of a driver say,
+//! gets its mounts through the guest service: the same protocol, over the service's line, which is much slower.
 
+use std::thread;
 use std::time::Duration;
 
-use crate::rpc::{Deadline, Guest, exit_code};
-use crate::shares::{Mode, Spec, TAG};
+use emu_devices::virtio::P9Handler;
+
+use crate::rpc::{Deadline, Guest, RawStream, RpcError, exit_code};
+use crate::shares::{self, Mode, Spec, TAG};
 
 /// How long the guest may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Mounts everything. The error is for people.
-pub(super) fn mount(guest: &Guest, specs: &[Spec]) -> Result<(), String> {
+/// Exit status of the script when the guest has no such device.
+const NO_DEVICE: u8 = 86;
+
+/// Largest message of a mount through the service, in bytes.
+const MESSAGE: usize = 1 << 20;
+
+/// Length of a message's length, which counts itself.
+const LENGTH: usize = 4;
+
+/// Mounts everything. The error is for people. `tunnel` leaves out the device.
+pub(super) fn mount(guest: &Guest, specs: &[Spec], tunnel: bool) -> Result<(), String> {
     if specs.is_empty() {
         return Ok(());
     }
+    if tunnel {
+        return specs.iter().try_for_each(|spec| through_service(guest, spec));
+    }
+    let (status, output) =
+        guest.shell(&script(specs), &[], Deadline::after(PATIENCE)).map_err(|error| error.to_string())?;
+    match exit_code(status) {
+        0 => Ok(()),
+        NO_DEVICE => specs.iter().try_for_each(|spec| through_service(guest, spec)),
+        _ if output.is_empty() => Err("the guest has no driver for it (9p over virtio)".to_owned()),
+        _ => Err(output),
+    }
+}
+
+/// What mounts everything from the device.
+pub(super) fn script(specs: &[Spec]) -> String {
     let mut script = format!(
         "set -e\n\
          here() {{ grep -qa '^{TAG}' /sys/bus/virtio/devices/*/mount_tag 2>/dev/null; }}\n\
          [ -d /sys/bus ] || mount -t sysfs sysfs /sys\n\
-         here || {{ echo 1 >/sys/bus/pci/rescan; n=0; until here || [ $n = 50 ]; do sleep 0.1; n=$((n+1)); done; }}\n"
+         here || {{ echo 1 >/sys/bus/pci/rescan; n=0; until here || [ $n = 50 ]; do sleep 0.1; n=$((n+1)); done; }}\n\
+         here || exit {NO_DEVICE}\n"
     );
     for (number, spec) in specs.iter().enumerate() {
         let place = quoted(&spec.guest);
@@ -31,13 +60,60 @@ pub(super) fn mount(guest: &Guest, specs: &[Spec]) -> Result<(), String> {
              mount -t 9p -o {access},trans=virtio,version=9p2000.L,msize=524288,cache=mmap,aname=/{number} {TAG} {place}\n"
         ));
     }
-    let (status, output) =
-        guest.shell(&script, &[], Deadline::after(PATIENCE)).map_err(|error| error.to_string())?;
-    match exit_code(status) {
-        0 => Ok(()),
-        _ if output.is_empty() => Err("the guest has no driver for it (9p over virtio)".to_owned()),
-        _ => Err(output),
+    script
+}
+
+/// Mounts one directory through the service, and serves it as long as the mount is there.
+fn through_service(guest: &Guest, spec: &Spec) -> Result<(), String> {
+    let deadline = Deadline::after(PATIENCE);
+    let told = |error: RpcError| error.to_string();
+    let server = shares::alone(spec, Box::new(|_| {})).map_err(|error| error.to_string())?;
+    let stream = guest.mount_9p(&spec.guest, deadline).map_err(told)?;
+    let body = move || serve(&stream, server);
+    thread::Builder::new().name("mount".to_owned()).spawn(body).map_err(|error| error.to_string())?;
+    match guest.wait_mount(&spec.guest, deadline) {
+        // The Go service does not tell.
+        Err(RpcError::Unsupported(_)) => {
+            let place = quoted(&spec.guest);
+            let wait = format!(
+                "n=0; until mountpoint -q {place}; do [ $n = 100 ] && exit 1; n=$((n+1)); sleep 0.1; done"
+            );
+            let (status, output) = guest.shell(&wait, &[], deadline).map_err(told)?;
+            if exit_code(status) == 0 {
+                Ok(())
+            } else {
+                Err(format!("{}: not mounted: {output}", spec.guest))
+            }
+        }
+        other => other.map_err(told),
     }
+}
+
+/// Answers 9P messages until the guest has unmounted, or is gone.
+fn serve(stream: &RawStream, mut server: Box<dyn P9Handler>) {
+    let mut request = Vec::new();
+    let mut buffer = vec![0; 32 << 10];
+    let mut reply = Vec::new();
+    loop {
+        let length = request.first_chunk::<LENGTH>().map(|bytes| u32::from_le_bytes(*bytes) as usize);
+        match length {
+            // A guest that sends such a thing has lost its mount.
+            Some(length) if !(LENGTH..=MESSAGE).contains(&length) => break,
+            Some(length) if request.len() >= length => {
+                reply.clear();
+                server.handle(request.get(..length).unwrap_or_default(), &mut reply, MESSAGE);
+                request.drain(..length);
+                if stream.write(&reply, Deadline::never()).is_err() {
+                    break;
+                }
+            }
+            _ => match stream.read(&mut buffer, Deadline::never()) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => request.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            },
+        }
+    }
+    stream.close();
 }
 
 /// Makes sure that everything written to mapped files has reached the host.
@@ -51,7 +127,7 @@ pub(super) fn flush(guest: &Guest, specs: &[Spec]) {
 }
 
 /// A word for the shell.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 

@@ -2,7 +2,9 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`spec`] | `HOST:GUEST[:ro]` as people write it |
+//! | [`spec`] | `HOST:GUEST[:ro|:overlay]` as people write it |
+//! | [`scan`] | a directory as a tree in memory, for overlays |
+//! | [`mounts`] | all directories of a machine, behind one server or one each |
 //! | [`nodes`] | the objects the guest knows, each tied to an inode, with few open descriptors |
 //! | [`server`] | [`emu_devices::p9::Filesystem`] over them |
 //! | [`sys`] | the host's system calls, one component at a time |
@@ -16,12 +18,20 @@
 //! nothing here follows them. Device nodes cannot be made, FIFOs, sockets and devices are not opened, and
 //! set-user-ID bits are not set on files.
 //!
+//! **Overlays.** The tree is read once, when the machine starts, and lives in memory from then on, as that of
+//! an image does ([`crate::fs::overlay`]). Contents are read when the guest needs them, from the same inode,
+//! found by the same steps; a file that has another size by then cannot be read.
+//!
 //! **Ownership.** The user who runs env86 appears as root (0:0) to the guest, everybody else under their own
 //! number. What the guest makes belongs to that user. A change of owner is done if the host lets us, accepted
 //! if it changes nothing, and refused otherwise.
 
 #[cfg(target_os = "linux")]
+mod mounts;
+#[cfg(target_os = "linux")]
 mod nodes;
+#[cfg(target_os = "linux")]
+mod scan;
 #[cfg(target_os = "linux")]
 mod server;
 pub mod spec;
@@ -33,6 +43,8 @@ mod tests;
 use std::path::PathBuf;
 
 #[cfg(target_os = "linux")]
+pub use mounts::{Mounts, alone};
+#[cfg(target_os = "linux")]
 pub use server::Shares;
 pub use spec::{Mode, Spec};
 
@@ -42,7 +54,7 @@ pub use emu_devices::machine::SHARES_TAG as TAG;
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
-    /// The text is not `HOST:GUEST[:ro]`.
+    /// The text is not `HOST:GUEST[:ro|:overlay]`.
     #[error("Cannot mount {text:?}: {why}")]
     Syntax {
         /// As written.
@@ -61,6 +73,12 @@ pub enum ShareError {
     /// Too many.
     #[error("Cannot mount more than {} directories", crate::limits::MAX_SHARES)]
     TooMany,
+    /// It has more in it than is kept in memory.
+    #[error("Cannot mount {} as an overlay: it has more than {} files", path.display(), crate::limits::MAX_INODES)]
+    TooLarge {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The host has nothing this could be done with.
     #[error("Cannot mount {}: directories can be mounted on Linux hosts with /proc only", path.display())]
     Host {

@@ -50,9 +50,19 @@ pub struct Shares {
     next_handle: u64,
     /// Who runs this.
     user: (u32, u32),
+    /// The root is the only share, not a list of them.
+    alone: bool,
 }
 
 impl Shares {
+    /// Opens a directory that is the root by itself.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn alone(spec: &Spec) -> std::result::Result<Self, ShareError> {
+        Ok(Self { alone: true, ..Self::open(std::slice::from_ref(spec))? })
+    }
+
     /// Opens the directories.
     ///
     /// # Errors
@@ -62,8 +72,14 @@ impl Shares {
             return Err(ShareError::TooMany);
         }
         let user = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let mut this =
-            Self { shares: Vec::new(), nodes: Nodes::new(), handles: HashMap::new(), next_handle: 1, user };
+        let mut this = Self {
+            shares: Vec::new(),
+            nodes: Nodes::new(),
+            handles: HashMap::new(),
+            next_handle: 1,
+            user,
+            alone: false,
+        };
         for (number, spec) in specs.iter().enumerate() {
             let path = || spec.host.clone();
             let failed = |error: rustix::io::Errno| ShareError::Open { path: path(), source: error.into() };
@@ -88,7 +104,7 @@ impl Shares {
     /// EROFS if nothing may be changed there.
     fn writable(&self, node: NodeId) -> Result<()> {
         let share = self.shares.get(self.nodes.share(node)?).ok_or(Errno::EROFS)?;
-        if share.mode == Mode::ReadOnly { Err(Errno::EROFS) } else { Ok(()) }
+        if share.mode != Mode::ReadWrite { Err(Errno::EROFS) } else { Ok(()) }
     }
 
     /// A directory in which something is about to be changed.
@@ -220,6 +236,9 @@ fn offset(offset: u64) -> Result<u64> {
 
 impl Filesystem for Shares {
     fn root(&mut self) -> Result<Entry> {
+        if self.alone {
+            return self.lookup(ROOT, b"0");
+        }
         Ok(Entry { node: ROOT, qid: Self::root_qid() })
     }
 

@@ -1,4 +1,4 @@
-//! `HOST:GUEST[:ro]` as people write it.
+//! `HOST:GUEST[:ro|:overlay]` as people write it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +14,8 @@ pub enum Mode {
     ReadWrite,
     /// Look.
     ReadOnly,
+    /// Everything, but what it writes is kept in memory and goes with the machine.
+    Overlay,
 }
 
 /// A directory of the host and its place in the guest.
@@ -28,7 +30,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Reads `HOST:GUEST`, `HOST:GUEST:ro` or `HOST:GUEST:rw`. The host's part may have colons in it.
+    /// Reads `HOST:GUEST`, and `:ro`, `:rw` or `:overlay` after it. The host's part may have colons in it.
     ///
     /// # Errors
     /// What is wrong.
@@ -47,10 +49,16 @@ impl Spec {
             mode = match guest.as_slice() {
                 b"ro" => Mode::ReadOnly,
                 b"rw" => Mode::ReadWrite,
-                b"overlay" => return Err(wrong("overlay mounts are not available yet; :ro is")),
+                b"overlay" => Mode::Overlay,
+                option if option.starts_with(b"overlay=") => {
+                    return Err(wrong(
+                        "writes of an overlay mount are kept in memory only, a directory cannot be named; copy \
+                         what is to stay with 'env86 cp', or mount a copy of the directory",
+                    ));
+                }
                 _ => {
                     return Err(wrong(
-                        "the directory in the guest must be an absolute path, options are ro and rw",
+                        "the directory in the guest must be an absolute path, options are ro, rw and overlay",
                     ));
                 }
             };
@@ -78,8 +86,10 @@ mod tests {
         assert_eq!(spec(".:/mnt"), is(".", "/mnt", Mode::ReadWrite));
         assert_eq!(spec("/a:/mnt:ro"), is("/a", "/mnt", Mode::ReadOnly));
         assert_eq!(spec("/a:b:/mnt/c d:rw"), is("/a:b", "/mnt/c d", Mode::ReadWrite));
+        assert_eq!(spec("/a:/mnt:overlay"), is("/a", "/mnt", Mode::Overlay));
+        assert!(spec("/a:/m:overlay=dir").unwrap_err().contains("kept in memory only"));
         for text in
-            ["", ":", "/a", "/a:", ":/mnt", "/a:mnt", "/a:/", "/a://", "/a:/mnt:rx", "/a:ro", "/a:/m:overlay"]
+            ["", ":", "/a", "/a:", ":/mnt", "/a:mnt", "/a:/", "/a://", "/a:/mnt:rx", "/a:ro", "/a:overlay"]
         {
             assert!(spec(text).is_err(), "{text} was accepted");
         }

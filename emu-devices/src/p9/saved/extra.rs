@@ -13,6 +13,7 @@
 //! | 8 | listings: `[inode, next place, places (U32)]` each |
 //! | 9 | contents of files with large holes: `[inode, [offset, bytes, offset, bytes, …]]` each |
 //! | 10 | bytes the guest has added |
+//! | 11 | changed files: `[inode, [offset, length, offset, length, …]]`, what is no hole |
 //!
 //! Elements with nothing in them are null.
 
@@ -21,7 +22,8 @@ use emu_core::values;
 
 use super::values::{natural, take_text};
 use super::{
-    SavedBody, SavedContents, SavedFid, SavedIndex, SavedInode, SavedIo, SavedListing, SavedLock, SavedServer,
+    SavedBody, SavedContents, SavedFid, SavedFilled, SavedIndex, SavedInode, SavedIo, SavedListing,
+    SavedLock, SavedServer,
 };
 use crate::p9::fs::Access;
 
@@ -74,6 +76,7 @@ pub(super) struct Extra {
     pub(super) listings: Vec<SavedListing>,
     pub(super) extents: Vec<(SavedIndex, Extents)>,
     pub(super) added: Option<u64>,
+    pub(super) filled: Vec<SavedFilled>,
 }
 
 /// Null instead of nothing: v86 cannot read many empty buffers in a row.
@@ -122,8 +125,19 @@ impl FidRecord {
 
 impl Extra {
     pub(super) fn into_value(self) -> Value {
-        let Self { fids, fid_records, locks, nanoseconds, devices, wide, last_qid, listings, extents, added } =
-            self;
+        let Self {
+            fids,
+            fid_records,
+            locks,
+            nanoseconds,
+            devices,
+            wide,
+            last_qid,
+            listings,
+            extents,
+            added,
+            filled,
+        } = self;
         values![
             VERSION,
             list(fids, |fid| values![fid.fid, fid.inode, fid.uid, Value::Text(fid.name.into())]),
@@ -154,6 +168,10 @@ impl Extra {
                 values![inode, parts.collect::<Vec<_>>()]
             }),
             added.map(bits),
+            list(filled, |SavedFilled { inode, parts }| {
+                let parts = parts.into_iter().flat_map(|(offset, length)| [bits(offset), bits(length)]);
+                values![inode, parts.collect::<Vec<_>>()]
+            }),
         ]
     }
 
@@ -219,13 +237,38 @@ impl Extra {
             Ok(())
         })?;
         extra.added = natural(&f, 10)?;
+        each(&mut f, 11, |f| {
+            let Some(inode) = f.u32(0)? else { return Ok(()) };
+            let mut parts = Vec::new();
+            f.array(1, |f| {
+                for at in (0..f.len()).step_by(2) {
+                    if let (Some(offset), Some(length)) = (natural(f, at)?, natural(f, at + 1)?) {
+                        parts.push((offset, length));
+                    }
+                }
+                Ok(())
+            })?;
+            extra.filled.push(SavedFilled { inode, parts });
+            Ok(())
+        })?;
         Ok(Some(extra))
     }
 
     /// Adds it to what v86's arrays say. What refers to nothing is dropped.
     pub(super) fn add_to(self, saved: &mut SavedServer) {
-        let Self { fids, fid_records, locks, nanoseconds, devices, wide, last_qid, listings, extents, added } =
-            self;
+        let Self {
+            fids,
+            fid_records,
+            locks,
+            nanoseconds,
+            devices,
+            wide,
+            last_qid,
+            listings,
+            extents,
+            added,
+            filled,
+        } = self;
         saved.fids.extend(fids);
         saved.fids.sort_by_key(|fid| fid.fid);
         for FidRecord { fid, dir, io } in fid_records {
@@ -267,6 +310,7 @@ impl Extra {
         saved.tree.last_qid = last_qid.unwrap_or(saved.tree.last_qid);
         saved.tree.listings = listings;
         saved.tree.added = added;
+        saved.tree.filled = filled;
     }
 }
 

@@ -151,10 +151,11 @@ fn read_fids(table: &mut Value) -> Result<Vec<SavedFid>> {
 }
 
 fn files(tree: SavedTree, mut locks: Vec<SavedLock>, extra: &mut Extra) -> Value {
-    let SavedTree { inodes, last_qid, total, used, added, listings } = tree;
+    let SavedTree { inodes, last_qid, total, used, added, listings, filled } = tree;
     extra.last_qid = Some(last_qid);
     extra.added = added;
     extra.listings = listings;
+    extra.filled = filled;
     locks.sort_by_key(|lock| lock.inode);
     let mut locks = locks.into_iter().peekable();
     let mut contents = Vec::new();
@@ -307,7 +308,7 @@ fn read_files(files: &mut Value, locks: &mut Vec<SavedLock>) -> Result<Option<Sa
     })?;
     let total = natural(&f, 3)?.unwrap_or(0);
     let used = natural(&f, 4)?.unwrap_or(0);
-    Ok(Some(SavedTree { inodes, last_qid, total, used, added: None, listings: Vec::new() }))
+    Ok(Some(SavedTree { inodes, last_qid, total, used, ..SavedTree::default() }))
 }
 
 /// An inode; `None` if it is not in use.

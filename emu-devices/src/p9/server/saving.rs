@@ -10,8 +10,8 @@ use crate::p9::fid::{Fid, Io, Link};
 use crate::p9::fs::{Access, Filesystem, NodeId, OpenFlags, Qid};
 use crate::p9::locks::{Lock, LockOwner, last_byte};
 use crate::p9::saved::{
-    RestoreError, SaveError, SavedBody, SavedContents, SavedFid, SavedIndex, SavedIo, SavedLock, SavedServer,
-    SavedTree, node_of,
+    RestoreError, SaveError, SavedBody, SavedContents, SavedFid, SavedFilled, SavedIndex, SavedIo, SavedLock,
+    SavedServer, SavedTree, node_of,
 };
 
 impl Server {
@@ -144,6 +144,7 @@ fn fetch_contents(fs: &mut dyn Filesystem, tree: &mut SavedTree) -> std::result:
         room = room.checked_sub(cost).ok_or(SaveError::TooLarge { limit: limits::P9_SAVED_CONTENTS })?;
         *contents = if whole {
             holes_left -= holes;
+            tree.filled.push(SavedFilled { inode: index, parts: extents.clone() });
             let mut bytes = zeros(inode.size)?;
             for (offset, length) in extents {
                 let part = usize::try_from(offset)

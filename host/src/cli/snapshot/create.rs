@@ -133,7 +133,7 @@ fn boot(args: &CreateArgs, image: &Image, target: &Target, reporter: Reporter) -
     let config: BootConfig = start::resolve(&options, image, None, reporter)?;
     let writer: Box<dyn Write + Send> = if args.show { Box::new(io::stderr()) } else { Box::new(io::sink()) };
     let session = Session::new(config.session.clone(), writer).map_err(Error::from)?;
-    let vm = start::build(image, None, &config, &options.kernel, session.sink(), None, reporter)?;
+    let vm = start::build(image, None, &config, &options.kernel, session.sink(), None, None, reporter)?;
     let sender = session.sender();
     let signals = signals::listen(move |signal| drop(sender.send(Event::Signal(signal))));
     let _signals = signals.map_err(Error::from)?;

@@ -181,6 +181,27 @@ fn saved_files_with_large_holes_are_not_written_out() {
 }
 
 #[test]
+fn restored_files_with_small_holes_have_as_many_blocks_as_before() {
+    let mut client = Client::new(overlay(SAMPLE));
+    client.create("/", "f", 1).unwrap();
+    client.write(1, 0, &[0; 100_000]).unwrap();
+    client.write(1, 1 << 20, b"x").unwrap();
+    let attr = client.stat("/f").unwrap();
+    assert_eq!(attr.blocks, (100_000 + 1u64).div_ceil(512));
+    let saved = save(&mut client.server);
+    let mut values = saved.into_values();
+    let saved = SavedServer::from_values(&mut values).unwrap().unwrap();
+    let mut other = restored(saved.clone());
+    assert_eq!(other.stat("/f").unwrap().blocks, attr.blocks);
+    assert!(save(&mut other.server) == saved);
+
+    let mut wrong = saved.tree;
+    wrong.filled[0].parts[1].0 += 1;
+    let reason = "its holes lie where they cannot be";
+    assert_eq!(empty().restore(wrong, &|_| true), Err(RestoreError::Inode { inode: 7, reason }));
+}
+
+#[test]
 fn saved_holes_and_contents_are_bounded_together() {
     use emu_devices::limits::{P9_SAVED_CONTENTS, P9_SAVED_HOLES};
     let mut overlay = overlay(SAMPLE);
@@ -295,6 +316,19 @@ fn restored_names_count_against_the_limit_as_before() {
     assert_eq!(Some(again.added()), added);
 }
 
+#[test]
+fn restored_contents_that_take_less_memory_count_as_before() {
+    let mut client = Client::new(overlay(SAMPLE));
+    client.create("/", "f", 1).unwrap();
+    // A place for 64 KiB; what is left over is more than the rest of the tree costs.
+    client.write(1, 0, &[0; 33_000]).unwrap();
+    let saved = save(&mut client.server);
+    let added = saved.tree.added;
+    let mut again = overlay(SAMPLE);
+    again.restore(saved.tree, &|_| true).unwrap();
+    assert_eq!(Some(again.added()), added);
+}
+
 fn inode(mode: u32, body: SavedBody) -> Option<SavedInode> {
     let time = Time { sec: 5, nsec: 0 };
     Some(SavedInode {
@@ -325,7 +359,7 @@ fn restore(inodes: Vec<Option<SavedInode>>) -> Result<Overlay, RestoreError> {
     let mut overlay = overlay(SAMPLE);
     let before = overlay.save().unwrap();
     let listings = Vec::new();
-    let tree = SavedTree { inodes, last_qid: 9, total: 1 << 30, used: 5, added: None, listings };
+    let tree = SavedTree { inodes, last_qid: 9, total: 1 << 30, used: 5, listings, ..SavedTree::default() };
     match overlay.restore(tree, &|_| false) {
         Ok(()) => Ok(overlay),
         Err(error) => {

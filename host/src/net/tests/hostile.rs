@@ -151,3 +151,44 @@ fn hostile_segments_to_an_open_connection_are_survived() {
     rig.stack.close();
     server.join().unwrap();
 }
+
+#[test]
+fn hostile_data_beyond_the_window_is_not_taken() {
+    let mut rig = Rig::new(NetConfig::default());
+    let (addr, server) = server(1, |stream| {
+        // Nothing is read until the end.
+        let mut events = [rustix::event::PollFd::new(&stream, rustix::event::PollFlags::RDHUP)];
+        rustix::event::poll(&mut events, None).unwrap();
+    });
+    let to = rig.outside.place("203.0.113.5:80", addr);
+    let mut syn = tcp_frame(1000, to, 0, 2);
+    // With window scaling.
+    syn.extend([3, 3, 7, 0]);
+    syn[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&44_u16.to_be_bytes());
+    syn[ETHERNET + IPV4 + 12] = 0x60;
+    mend(&mut syn);
+    rig.send(&syn);
+    let mut answer = Vec::new();
+    rig.until(|rig| {
+        answer.extend(rig.frames());
+        !answer.is_empty()
+    });
+    let sequence: [u8; 4] = answer[0][ETHERNET + IPV4 + 4..][..4].try_into().unwrap();
+    let ack = (u32::from_be_bytes(sequence) + 1).to_be_bytes();
+    // All at once, before anything can be acknowledged.
+    for n in 0..690_u32 {
+        let mut frame = tcp_frame(1000, to, 1 + n * 1400, 16);
+        frame[ETHERNET + IPV4 + 8..ETHERNET + IPV4 + 12].copy_from_slice(&ack);
+        frame.extend([7; 1400]);
+        frame[ETHERNET + 2..ETHERNET + 4].copy_from_slice(&1440_u16.to_be_bytes());
+        mend(&mut frame);
+        rig.send(&frame);
+    }
+    assert_eq!(rig.card.dropped(), 0);
+    for _ in 0..5 {
+        rig.turn_quickly();
+    }
+    assert_eq!(rig.stack.tcp.len(), 1);
+    rig.stack.close();
+    server.join().unwrap();
+}

@@ -116,7 +116,7 @@ impl Rig {
         let outside = Outside::default();
         let counters = Arc::new(Counters::default());
         let config = NetConfig { guest_mac: VM, ..config };
-        let (stack, forwards) = build(config, net, Box::new(outside.clone()), counters).unwrap();
+        let (stack, forwards) = build(config, net, Box::new(outside.clone()), counters, 86).unwrap();
         Self { stack, card, outside, forwards }
     }
 

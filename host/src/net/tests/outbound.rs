@@ -41,6 +41,7 @@ fn tcp_echo_of_many_megabytes_is_the_same() {
     });
     rig.until(|rig| rig.stack.tcp.len() == 0);
     assert_eq!((rig.stats().tcp_opened, rig.stats().tcp_flows), (1, 0));
+    assert_eq!(rig.stack.io.timers.next(), None, "nothing wakes the thread any more");
 }
 
 #[test]
@@ -152,6 +153,33 @@ fn tcp_reset_passes_in_both_directions() {
 }
 
 #[test]
+fn tcp_guest_that_stands_still_loses_nothing() {
+    const BYTES: usize = 4 << 20;
+    let (mut rig, mut guest) = rig_and_guest();
+    let (addr, server) = server(3, |mut stream| stream.write_all(&pattern(BYTES)).unwrap());
+    let to = rig.outside.place("203.0.113.5:80", addr);
+    let sockets = [(); 3].map(|()| guest.connect(to));
+    rig.run(&mut guest, |guest| sockets.iter().all(|socket| guest.tcp(*socket).may_send()));
+    let mut received = vec![Vec::new(); 3];
+    let mut round = 0;
+    rig.run(&mut guest, |guest| {
+        for (socket, received) in sockets.iter().zip(&mut received) {
+            // Each reads only now and then, so that the line is full of what the others get.
+            if round % 7 == 0 {
+                guest.read(*socket, received);
+            }
+            round += 1;
+        }
+        received.iter().all(|received| received.len() == BYTES)
+    });
+    assert!(received.iter().all(|received| *received == pattern(BYTES)));
+    server.join().unwrap();
+    assert_eq!(rig.stats().limited, 0);
+    let sent = rig.stats().tx_bytes as usize;
+    assert!(sent < 3 * BYTES * 11 / 10, "{sent} bytes: something was sent twice");
+}
+
+#[test]
 fn tcp_two_hundred_connections_at_once() {
     let (mut rig, mut guest) = rig_and_guest();
     let (addr, server) = server(200, echo);
@@ -242,7 +270,7 @@ fn tcp_segments_of_nobody_are_reset() {
         .map(|frame| Segment::parse(&Ipv4::parse(&frame[ETHERNET..]).unwrap()).unwrap().flags)
         .collect();
     assert_eq!(flags, [tcp_flag::RST, tcp_flag::RST | tcp_flag::ACK]);
-    assert_eq!(rig.outside.asked(), []);
+    assert!(rig.outside.asked().is_empty());
 }
 
 #[test]
@@ -362,7 +390,7 @@ fn udp_conversations_end_and_begin_again() {
 }
 
 #[test]
-fn udp_million_ports_are_bounded() {
+fn udp_conversations_are_bounded() {
     let mut rig = Rig::new(NetConfig::default());
     let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let inside = echo.local_addr().unwrap();
@@ -377,6 +405,4 @@ fn udp_million_ports_are_bounded() {
     }
     assert_eq!(rig.stack.udp.len(), NET_UDP_FLOWS);
     assert_eq!(rig.stats().udp_opened, 10_000);
-    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap().count();
-    assert!(descriptors < 4000, "{descriptors} descriptors");
 }

@@ -141,5 +141,14 @@ fn reach_denied_is_answered_truthfully() {
     assert_eq!((kinds[0].0, kinds[0].2), (6, tcp_flag::RST | tcp_flag::ACK));
     assert_eq!((kinds[1].0, kinds[1].1), (1, 3));
     assert_eq!(rig.stats().denied, 2);
-    assert_eq!(rig.outside.asked(), []);
+    assert!(rig.outside.asked().is_empty());
+}
+
+#[test]
+fn reach_rules_are_bounded() {
+    let allow = vec![Rule::parse("1.1.1.1").unwrap(); crate::limits::NET_RULES + 1];
+    let policy = Policy { allow, ..Policy::default() };
+    let (_card, net) = cable(Arc::new(|| {})).unwrap();
+    let error = crate::net::UserNet::start(NetConfig { policy, ..NetConfig::default() }, net).err().unwrap();
+    assert!(matches!(error, crate::net::NetError::TooMany("rules")));
 }

@@ -42,7 +42,7 @@ fn dns_built_in_names_are_answered() {
     let answers = payloads(&rig.answers());
     assert_eq!(answers[0][..2], [0, 77]);
     assert_eq!(addresses(&answers[0]).first().map(|(addr, _)| *addr), Some(HOST));
-    assert_eq!(rig.outside.asked(), []);
+    assert!(rig.outside.asked().is_empty());
 }
 
 /// A DNS server that has one address for every name.
@@ -307,7 +307,7 @@ fn network_on_its_thread_serves_sleeps_and_ends() {
         let _ = tell.lock().unwrap().send(());
     }))
     .unwrap();
-    let forwards = vec!["0:80", "0:80/udp"];
+    let forwards = ["0:80", "0:80/udp"];
     let forwards = forwards.iter().map(|text| crate::net::Forward::parse(text).unwrap()).collect();
     let config = NetConfig {
         guest_mac: VM,
