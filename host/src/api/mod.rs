@@ -162,7 +162,7 @@ impl VmBuilder {
         let output = tail.listen_loosely();
         let kernel = &self.options.kernel;
         let built = start::build(&image, opened, &config, kernel, tail.sink(), server, None, quiet);
-        let vm::Vm { mut runner, guest, service, restored } = built.map_err(ApiError::Start)?;
+        let vm::Vm { mut runner, guest, service, restored, .. } = built.map_err(ApiError::Start)?;
         let (sender, stopped) = channel();
         let body = move || {
             // Nobody listens any more when the machine has been dropped.
