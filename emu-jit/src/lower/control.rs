@@ -25,7 +25,7 @@ pub(super) fn condition(ins: &Instruction) -> u8 {
 impl Translator<'_> {
     /// The block ends; execution goes on at an offset from the start of the page.
     pub(super) fn edge(&mut self, target: i32) {
-        debug_assert!(self.slot);
+        debug_assert!(self.slot || self.lazy.is_some());
         self.transfer(target, JMP);
     }
 
@@ -83,7 +83,7 @@ impl Translator<'_> {
     fn near_edge(&mut self, target: i32) {
         let at = self.ops.new_dynamic_label();
         self.stubs.push(Stub::Edge { at, number: self.edges.len(), target });
-        self.edges.push((self.ops.offset().0, at, None));
+        self.edges.push((self.ops.offset().0, at, None, self.lazy, Some(target)));
         self.ops.push_i32(0);
     }
 
@@ -111,7 +111,7 @@ impl Translator<'_> {
         );
         self.host_frame(opcode);
         self.ops.push(opcode);
-        self.edges.push((self.ops.offset().0, at, Some(code_entry)));
+        self.edges.push((self.ops.offset().0, at, Some(code_entry), self.lazy, None));
         self.ops.push_i32(0);
     }
 
@@ -140,11 +140,9 @@ impl Translator<'_> {
     /// Goes to EIP r8d, or calls it.
     fn indirect(&mut self, opcode: u8) {
         let missed = self.place.routines.target_missed;
-        let address = self.place.address;
         entry::emit_target(&mut self.ops, opcode == CALL, |ops| {
             ops.push(0xE9);
-            let behind = address.wrapping_add(ops.offset().0).wrapping_add(4);
-            ops.push_i32(missed.wrapping_sub(behind) as i32);
+            ops.push_distance_to(missed);
         });
     }
 
@@ -175,15 +173,23 @@ impl Translator<'_> {
     pub(super) fn control(&mut self) -> bool {
         let ins = self.insn();
         match ins.mnemonic() {
-            Mnemonic::Jmp if ins.is_jmp_short_or_near() => self.edge(self.branch_target()),
+            Mnemonic::Jmp if ins.is_jmp_short_or_near() => {
+                self.leave_lazy();
+                self.edge(self.branch_target());
+            }
             Mnemonic::Jmp => {
                 self.load_target(host::R8);
                 self.indirect(JMP);
             }
             Mnemonic::Call if ins.is_call_near() => {
                 self.push_return();
+                self.leave_lazy();
                 if self.is_paired() {
                     self.transfer(self.branch_target(), CALL);
+                    // Whatever returns has its flags in the slot.
+                    self.recipe = None;
+                    self.lazy = None;
+                    self.slot = true;
                     self.returned();
                 } else {
                     self.edge(self.branch_target());
@@ -209,15 +215,18 @@ impl Translator<'_> {
                 dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + pop] ; ret);
             }
             Mnemonic::Loop => {
+                self.leave_lazy();
                 dynasm!(self.ops ; .arch x64 ; sub ecx, 1);
                 self.branch(5, self.branch_target());
             }
             Mnemonic::Jecxz => {
+                self.leave_lazy();
                 encode::op(&mut self.ops, 4, &[0x85], 1, Rm::Reg(1));
                 self.branch(4, self.branch_target());
             }
             _ if ins.is_jcc_short_or_near() => {
                 self.flags_to_host();
+                self.leave_lazy();
                 self.branch(condition(&ins), self.branch_target());
             }
             _ => return false,
