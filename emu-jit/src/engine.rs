@@ -1,12 +1,11 @@
 //! The run loop, and the bookkeeping of translations and links.
 
-use std::collections::HashMap;
 use std::io;
 
 use emu_core::bus::SystemBus;
 use emu_core::cpu::ModeKey;
 use emu_core::cpu::{CpuState, flags};
-use emu_core::decode::block::{MAX_INSNS, block_key};
+use emu_core::decode::block::{KeyMap, MAX_INSNS, block_key};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::engine::{CpuEngine, EngineStats, Exit};
 use emu_core::interp::{Env, Fetched, Interpreter};
@@ -126,7 +125,7 @@ pub struct Jit {
     sites: Vec<Site>,
     lazies: Lazies,
     /// Edges to blocks that have no translation yet, by physical address.
-    waiting: HashMap<u32, Vec<u32>>,
+    waiting: KeyMap<u32, Vec<u32>>,
     targets: Box<[Target]>,
     /// [`emu_core::decode::BlockCache::clears`] as of the last look.
     clears: u32,
@@ -170,7 +169,7 @@ impl Jit {
             edges: Vec::new(),
             sites: Vec::new(),
             lazies: Lazies::default(),
-            waiting: HashMap::new(),
+            waiting: KeyMap::default(),
             targets: vec![NO_TARGET; TARGET_COUNT].into_boxed_slice(),
             stats: JitStats::default(),
             counts: Counts::new(),
@@ -326,18 +325,18 @@ impl Jit {
         self.stats.native += u64::from(lowered.native);
         self.stats.bytes += lowered.code.len() as u64;
         self.sites.extend_from_slice(&lowered.sites);
-        for &(at, lazy) in &lowered.markers {
+        let marker = lowered.marker.map(|(at, lazy)| {
             let marker = self.lazies.marker(lazy);
             self.cache.patch(place(at), &marker.to_le_bytes());
-        }
-        let lazies = &mut self.lazies;
+            marker
+        });
         self.edges.extend(lowered.edges.iter().map(|e| Edge {
             branch: place(e.branch),
             stub: place(e.stub),
             code_entry: e.code_entry.map(place),
             pfn,
             to: UNLINKED,
-            lazy: e.lazy.map(|lazy| lazies.marker(lazy)),
+            lazy: marker.filter(|_| e.lazy),
             target: e.target,
         }));
         let number = self.codes.len() as u32;

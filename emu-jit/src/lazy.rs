@@ -7,12 +7,11 @@
 //! ([`resolve`]); until there it leaves the registers of the description alone. All other edges lead through a few
 //! instructions that compute the flags ([`emit`]).
 
-use std::collections::HashMap;
-
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
 use emu_core::cpu::CpuState;
 use emu_core::cpu::flags::{self, Flags};
+use emu_core::decode::block::KeyMap;
 
 use crate::assembler::Assembler as Ops;
 use crate::assume::{pack, set_slot, slot};
@@ -74,7 +73,7 @@ fn number(slot: u16) -> Option<usize> {
 #[derive(Default)]
 pub(crate) struct Lazies {
     list: Vec<Lazy>,
-    numbers: HashMap<Lazy, u16>,
+    numbers: KeyMap<Lazy, u16>,
 }
 
 impl Lazies {

@@ -133,10 +133,10 @@ struct Fast {
 
 const NO_KEY: u64 = u64::MAX;
 
-/// Keys are addresses of guest code, which a guest can choose so that they collide, at its own expense: what is
-/// looked up is bounded by [`MAX_STORED`].
+/// A fast hash for what is looked up all the time. A guest can choose its addresses so that they collide, at its own
+/// expense: how many there can be is bounded.
 #[derive(Clone, Copy, Default)]
-struct KeyHasher(u64);
+pub struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
@@ -159,7 +159,8 @@ impl Hasher for KeyHasher {
     }
 }
 
-type KeyMap<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
+/// A map from places in guest code.
+pub type KeyMap<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
 
 /// All decoded blocks.
 pub struct BlockCache {

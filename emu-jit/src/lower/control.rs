@@ -40,30 +40,39 @@ impl Translator<'_> {
         }
     }
 
-    /// Room that keeps the host's stack aligned when a call pushes its return address.
+    /// In front of a host call: the EIP behind the guest's, in r10 since [`Self::push_return`], which also keeps the
+    /// host's stack aligned.
     fn host_frame(&mut self, opcode: u8) {
         if opcode == CALL {
-            dynasm!(self.ops ; .arch x64 ; sub rsp, 8);
+            dynasm!(self.ops ; .arch x64 ; push r10);
         }
     }
 
     /// Where the host returns to behind a call: the guest has returned to EIP r8d, which nearly always is
-    /// the instruction behind its call, still in the same physical page.
-    fn returned(&mut self) {
+    /// the instruction behind its call, still in the same physical page. A direct call has left that EIP on the
+    /// host's stack.
+    fn returned(&mut self, direct: bool) {
         let next = self.end_in_page() as i32;
         let pfn = self.place.pfn;
         let miss = self.ops.new_dynamic_label();
         self.stubs.push(Stub::Returned { at: miss });
+        dynasm!(self.ops ; .arch x64 ; pop r9);
+        if direct {
+            dynasm!(self.ops ; .arch x64 ; cmp r8d, r9d ; jne =>miss ; shr r9d, 12);
+        } else {
+            dynasm!(self.ops
+                ; .arch x64
+                ; mov r10d, r8d
+                ; and r10d, 0xFFF
+                ; mov r9d, r8d
+                ; shr r9d, 12
+                ; cmp r10d, next
+                ; jne =>miss
+            );
+        }
         dynasm!(self.ops
             ; .arch x64
-            ; add rsp, 8
-            ; mov r9d, r8d
-            ; and r9d, 0xFFF
-            ; mov r10d, r8d
-            ; shr r10d, 12
-            ; cmp r9d, next
-            ; jne =>miss
-            ; cmp DWORD [r15 + r10 * 4 + CODE_TABLE as i32], (pfn + 1) as i32
+            ; cmp DWORD [r15 + r9 * 4 + CODE_TABLE as i32], (pfn + 1) as i32
             ; jne =>miss
             ; and r8d, -0x1000
             ; mov [BYTE r13 + PAGE_BASE as i8], r8d
@@ -190,7 +199,7 @@ impl Translator<'_> {
                     self.recipe = None;
                     self.lazy = None;
                     self.slot = true;
-                    self.returned();
+                    self.returned(true);
                 } else {
                     self.edge(self.branch_target());
                 }
@@ -201,7 +210,7 @@ impl Translator<'_> {
                 dynasm!(self.ops ; .arch x64 ; mov r8d, r11d);
                 if self.is_paired() {
                     self.indirect(CALL);
-                    self.returned();
+                    self.returned(false);
                 } else {
                     self.indirect(JMP);
                 }

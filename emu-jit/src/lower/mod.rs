@@ -62,8 +62,8 @@ pub(crate) struct EdgeCode {
     pub(crate) code_entry: Option<u32>,
     /// Offset of the target in the same page.
     pub(crate) target: Option<u32>,
-    /// Flags that are not computed yet.
-    pub(crate) lazy: Option<Lazy>,
+    /// The flags are those of the block's marker.
+    pub(crate) lazy: bool,
 }
 
 /// Host code of a block.
@@ -77,8 +77,8 @@ pub(crate) struct Lowered {
     pub(crate) sites: Vec<Site>,
     /// Instructions lowered natively.
     pub(crate) native: u32,
-    /// Where markers of lazy flags are to be filled in.
-    pub(crate) markers: Vec<(u32, Lazy)>,
+    /// Where the marker of lazy flags is to be filled in.
+    pub(crate) marker: Option<(u32, Lazy)>,
     /// The block may be entered with lazy flags whose registers are not in this mask.
     pub(crate) entry: Option<u16>,
 }
@@ -182,7 +182,7 @@ struct Translator<'a> {
     plan_carry: Vec<bool>,
     /// The flags that the block leaves behind without computing them.
     lazy: Option<Lazy>,
-    markers: Vec<(usize, Lazy)>,
+    marker: Option<(usize, Lazy)>,
     entry: Option<u16>,
     /// Displacements to fill in: where they are and where they lead.
     fixes: Vec<(usize, usize)>,
@@ -228,7 +228,7 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
         edges: Vec::new(),
         plan_carry: carries,
         lazy: None,
-        markers: Vec::new(),
+        marker: None,
         entry,
         fixes: Vec::new(),
     };
@@ -286,7 +286,7 @@ impl Translator<'_> {
                     stub,
                     code_entry: code_entry.map(|c| c as u32),
                     target,
-                    lazy,
+                    lazy: lazy.is_some(),
                 })
             })
             .collect::<Option<Vec<_>>>()?;
@@ -299,9 +299,9 @@ impl Translator<'_> {
         // If there is no room, what it is translated for does not matter.
         let cold = cache.cold_place(self.ops.offset().0 - hot).unwrap_or_default();
         let code = self.ops.finish(hot, cache.next_address(), cache.address(cold))?;
-        let markers = self.markers.iter().map(|&(at, lazy)| (at as u32, lazy)).collect();
+        let marker = self.marker.map(|(at, lazy)| (at as u32, lazy));
         let (sites, entry) = (self.sites, self.entry);
-        Some(Lowered { code, hot, dead: dead as u32, edges, sites, native, markers, entry })
+        Some(Lowered { code, hot, dead: dead as u32, edges, sites, native, marker, entry })
     }
 
     /// The instruction being lowered.
