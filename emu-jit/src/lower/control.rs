@@ -7,7 +7,7 @@ use emu_core::decode::iced::register_number;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::memory::Direction;
-use super::{Stub, Translator};
+use super::{Edge, Stub, Translator};
 use crate::encode::{self, Rm};
 use crate::entry;
 use crate::layout::{PAGE_BASE, host, pinned};
@@ -92,7 +92,8 @@ impl Translator<'_> {
     fn near_edge(&mut self, target: i32) {
         let at = self.ops.new_dynamic_label();
         self.stubs.push(Stub::Edge { at, number: self.edges.len(), target });
-        self.edges.push((self.ops.offset().0, at, None, self.lazy, Some(target)));
+        let (branch, lazy) = (self.ops.offset().0, self.lazy);
+        self.edges.push(Edge { branch, stub: at, code_entry: None, lazy, target: Some(target) });
         self.ops.push_i32(0);
     }
 
@@ -120,7 +121,8 @@ impl Translator<'_> {
         );
         self.host_frame(opcode);
         self.ops.push(opcode);
-        self.edges.push((self.ops.offset().0, at, Some(code_entry), self.lazy, None));
+        let (branch, lazy) = (self.ops.offset().0, self.lazy);
+        self.edges.push(Edge { branch, stub: at, code_entry: Some(code_entry), lazy, target: None });
         self.ops.push_i32(0);
     }
 

@@ -144,6 +144,15 @@ pub(crate) struct Place<'a> {
     pub(crate) features: Features,
 }
 
+/// A direct branch out of the block, as far as it is known while lowering; see [`EdgeCode`].
+struct Edge {
+    branch: usize,
+    stub: DynamicLabel,
+    code_entry: Option<usize>,
+    lazy: Option<Lazy>,
+    target: Option<i32>,
+}
+
 struct Translator<'a> {
     ops: Ops,
     place: Place<'a>,
@@ -176,8 +185,7 @@ struct Translator<'a> {
     data_segment: Option<u8>,
     stubs: Vec<Stub>,
     sites: Vec<Site>,
-    /// Branch displacement label, stub label, immediate offset of each edge.
-    edges: Vec<(usize, DynamicLabel, Option<usize>, Option<Lazy>, Option<i32>)>,
+    edges: Vec<Edge>,
     /// INC and DEC that find CF in the host's flags.
     plan_carry: Vec<bool>,
     /// The flags that the block leaves behind without computing them.
@@ -278,7 +286,7 @@ impl Translator<'_> {
         let edges = std::mem::take(&mut self.edges);
         let edges = edges
             .into_iter()
-            .map(|(branch, stub, code_entry, lazy, target)| {
+            .map(|Edge { branch, stub, code_entry, lazy, target }| {
                 let target = target.map(|t| t as u32);
                 let stub = self.ops.place_of(stub)? as u32;
                 Some(EdgeCode {
