@@ -8,6 +8,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `engine.rs` | the run loop, translations, links |
+//! | `assembler.rs` | code under construction, its rare parts to be put elsewhere |
 //! | `code.rs` | the code cache: one memory object mapped twice, writable and executable |
 //! | `counts.rs` | what was left to the interpreter, by mnemonic |
 //! | `descriptors.rs` | segment descriptors that were checked before |
@@ -16,6 +17,7 @@
 //! | `fpu.rs` | the guest's x87 unit in the host's |
 //! | `layout.rs` | which guest register lives where; offsets from the state pointer |
 //! | `encode.rs` | host instructions whose opcode is chosen at run time |
+//! | `lazy.rs` | flags that a block leaves behind without computing them |
 //! | `lower/` | one block: guest instructions to host instructions |
 //!
 //! Only Linux on x86-64 has translated code; elsewhere the crate offers nothing.
@@ -23,6 +25,8 @@
 // `dynasm!` converts register numbers to what they are already.
 #![allow(clippy::useless_conversion)]
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod assembler;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod assume;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -41,6 +45,8 @@ mod entry;
 mod fpu;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod layout;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod lazy;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod look;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -118,6 +118,9 @@ pub const NET_DNS_QUERIES: usize = 256;
 /// Datagrams being put together from fragments. The oldest gives way.
 pub const NET_REASSEMBLIES: usize = 16;
 
+/// Machines that the relay of `env86 network` serves at a time.
+pub const RELAY_CONNECTIONS: usize = 16;
+
 /// Ports of the host that lead to a guest.
 pub const NET_FORWARDS: usize = 256;
 

@@ -101,6 +101,8 @@ pub(crate) fn build(
     let spec = VmSpec {
         memory_size,
         preserve_mac: config.preserve_mac,
+        network_card: config.network_card,
+        network: config.network,
         vga_memory_size: config.vga_memory_size,
         acpi: config.acpi,
         uarts: config.uarts,

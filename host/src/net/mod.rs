@@ -14,6 +14,7 @@
 pub mod cable;
 pub mod config;
 pub mod policy;
+pub mod relay;
 
 mod connector;
 mod dhcp;
