@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -246,7 +247,11 @@ impl Tcp {
             flow.frames.clear();
             return;
         }
-        let outcome = flow.work(io, batch.unwrap_or(&self.empty), packet);
+        let batch = batch.unwrap_or(&self.empty);
+        // smoltcp checks what it believes of its peer with assertions. None is known that a guest can break;
+        // should one be, it costs the guest this connection and not its network.
+        let outcome = catch_unwind(AssertUnwindSafe(|| flow.work(io, batch, packet)));
+        let outcome = outcome.unwrap_or(Outcome::Over);
         if let Peer::Dns(stream) = &flow.peer
             && stream.has_questions()
         {
