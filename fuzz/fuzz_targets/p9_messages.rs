@@ -11,6 +11,8 @@ use env86_fuzz::input::{Input, Seed};
 const ROOM: usize = 8192;
 /// Messages of one session.
 const MAX_MESSAGES: usize = 200;
+/// Most times that the session is saved: small holes are written out, 64 MiB of zeros each time.
+const MAX_SAVES: u32 = 4;
 
 fn ask(server: &mut Server, message: &[u8], room: usize) -> Vec<u8> {
     let mut reply = Vec::new();
@@ -39,12 +41,17 @@ env86_fuzz::target!(seeds, |data: &[u8]| {
     let input = &mut Input::new(data);
     let mut plain = server();
     let mut restored = server();
+    let mut saves = 0;
     for _ in 0..MAX_MESSAGES {
         if input.is_empty() {
             break;
         }
         let (len, form) = (input.u16(), input.u8());
         if len & 0x8000 != 0 {
+            saves += 1;
+            if saves > MAX_SAVES {
+                continue;
+            }
             let saved = restored.save().expect("a tree in memory can be saved");
             restored = server();
             restored.restore(saved.clone()).expect("what was saved");
