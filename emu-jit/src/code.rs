@@ -76,6 +76,11 @@ impl CodeCache {
         Some(start as u32)
     }
 
+    /// What lies at a place.
+    pub(crate) fn read(&self, at: u32, len: u32) -> Option<&[u8]> {
+        self.executable.get(at as usize..at as usize + len as usize)
+    }
+
     /// Replaces bytes of code that is not running.
     pub(crate) fn patch(&mut self, at: u32, bytes: &[u8]) {
         let at = at as usize;
@@ -91,6 +96,11 @@ impl CodeCache {
     /// What is there now survives resets.
     pub(crate) fn keep(&mut self) {
         self.kept = self.used;
+    }
+
+    /// Bytes that survive resets.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// Drops everything that is not kept.

@@ -5,7 +5,7 @@ use std::io;
 use emu_core::bus::SystemBus;
 use emu_core::cpu::{CpuState, flags};
 use emu_core::decode::{BlockId, Insn};
-use emu_core::engine::{CpuEngine, EngineStats, Exit};
+use emu_core::engine::{Counter, CpuEngine, EngineStats, Exit};
 use emu_core::interp::{Env, Fetched, Interpreter};
 use emu_core::mem::Memory;
 
@@ -14,26 +14,11 @@ use crate::code::CodeCache;
 use crate::counts::Counts;
 use crate::descriptors::Descriptors;
 use crate::entry::{Left, NO_TARGET, Routines, Site, TARGET_COUNT, Target};
+use crate::listing::{self, Listing};
 use crate::lower::{self, Features, Place};
-
-/// How a [`Jit`] works. None of it changes what the guest computes.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Executions of a block after which it is translated.
-    pub threshold: u16,
-    /// Size of the code cache in bytes (at least 64 KiB).
-    pub cache_bytes: usize,
-    /// Lower instructions natively; otherwise each becomes a call of its interpreter function.
-    pub native: bool,
-    /// Link blocks, so that a branch leads from one to the next without a look at the run loop.
-    pub link: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { threshold: 8, cache_bytes: 64 << 20, native: true, link: true }
-    }
-}
+use crate::options::Options;
+use crate::parts::Part;
+use crate::verify;
 
 /// Counters of a [`Jit`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +40,23 @@ pub struct JitStats {
     /// Host code was left for: a trap or something to look at, an unlinked branch, an unknown indirect
     /// target, an exhausted budget or a dropped block, a changed mode.
     pub left: [u64; 5],
+    /// Exits of the first kind by cause: a trap that shuts down, the budget, overwritten code, an interrupt
+    /// or request, HLT or debugging, a mode without translations.
+    pub attention: [u64; 6],
+    /// Blocks left because SSE or x87 registers could not be used.
+    pub refused: u64,
+    /// Direct branches linked to a translation.
+    pub linked: u64,
+    /// Links undone because their target was dropped.
+    pub unlinked: u64,
+    /// Indirect targets entered into the table.
+    pub targets: u64,
+    /// Returns, if [`Options::count`] asks for it.
+    pub returns: u64,
+    /// Returns that did not go behind the call they belong to.
+    pub returns_missed: u64,
+    /// Returns without a call in the same stay.
+    pub returns_unpaired: u64,
     /// Interpreter functions called from host code for instructions without a lowering.
     pub calls: u64,
     /// Interpreter functions called from host code because an access was not fast, or another condition of
@@ -78,6 +80,8 @@ struct Slot {
 struct Code {
     entry: u32,
     dead: u32,
+    len: u32,
+    block: BlockId,
     /// Edges that lead here.
     incoming: Vec<u32>,
 }
@@ -117,7 +121,11 @@ pub struct Jit {
     stats: JitStats,
     counts: Box<Counts>,
     descriptors: Descriptors,
+    symbols: Option<Symbols>,
 }
+
+/// Takes host address, length and name of what was translated.
+type Symbols = Box<dyn FnMut(usize, usize, &str) + Send>;
 
 /// Most edges or sites; reaching it drops all translations.
 const MAX_RECORDS: usize = 4 << 20;
@@ -145,7 +153,13 @@ impl Jit {
         Ok(Self {
             clears: core.cache().clears,
             core,
-            features: Features { bmi2: std::arch::is_x86_feature_detected!("bmi2"), native: options.native },
+            features: Features {
+                bmi2: std::arch::is_x86_feature_detected!("bmi2") && options.has(Part::Bmi2),
+                native: options.native,
+                without: options.without,
+                poison: options.poison,
+                count: options.count,
+            },
             options,
             cache,
             routines,
@@ -155,20 +169,57 @@ impl Jit {
             sites: Vec::new(),
             targets: Box::new([NO_TARGET; TARGET_COUNT]),
             stats: JitStats::default(),
-            counts: Counts::new(),
+            counts: Counts::new(options.has(Part::Looks)),
             descriptors: Descriptors::default(),
+            symbols: None,
         })
     }
 
     /// Counters since construction.
     pub fn jit_stats(&self) -> JitStats {
-        JitStats { calls: self.counts.total(false), slow: self.counts.total(true), ..self.stats }
+        JitStats {
+            calls: self.counts.total(false),
+            slow: self.counts.total(true),
+            attention: self.counts.attention,
+            refused: self.counts.refused,
+            ..self.stats
+        }
     }
 
     /// Interpreter functions called from host code, by mnemonic, most frequent first: instructions without
     /// a lowering, or (`slow`) with one whose conditions did not hold.
     pub fn calls_by_mnemonic(&self, slow: bool) -> Vec<(String, u64)> {
         self.counts.by_mnemonic(slow)
+    }
+
+    /// Tells names of translations from now on, for profilers: the guest-physical address of the block.
+    pub fn set_symbols(&mut self, mut symbols: impl FnMut(usize, usize, &str) + Send + 'static) {
+        let routines = self.routines.start(&self.cache);
+        symbols(routines.0, routines.1, "translated-shared");
+        self.symbols = Some(Box::new(symbols));
+    }
+
+    /// All translations that are alive, in the order in which they were made.
+    pub fn listings(&self, mem: &Memory) -> Vec<Listing> {
+        let is_alive = |(n, code): &(usize, &Code)| {
+            self.slots.get(code.block as usize).is_some_and(|slot| slot.code as usize == n + 1)
+        };
+        let alive = self.codes.iter().enumerate().filter(is_alive);
+        let lists = alive.filter_map(|(_, code)| {
+            let block = self.core.cache().block(code.block);
+            let guest = mem.ram().get(u64::from(block.phys()), block.bytes() as usize)?;
+            let host = self.cache.read(code.entry, code.len)?;
+            let address = self.cache.address(code.entry);
+            Some(Listing {
+                phys: block.phys(),
+                guest: guest.to_vec(),
+                address,
+                host: host.to_vec(),
+                guest_text: listing::guest_text(guest, block.phys() & 0xFFF),
+                host_text: listing::host_text(host, address, &self.routines),
+            })
+        });
+        lists.collect()
     }
 
     /// Drops all translations; decoded blocks stay.
@@ -219,6 +270,7 @@ impl Jit {
                 && edge.to == number
             {
                 edge.to = UNLINKED;
+                self.stats.unlinked += 1;
                 self.cache.patch_branch(edge.branch, edge.stub);
                 if let Some(at) = edge.code_entry {
                     self.cache.patch(at, &NO_CODE_ENTRY.to_le_bytes());
@@ -239,7 +291,7 @@ impl Jit {
         if slot.code != 0 {
             return Some(slot.code - 1);
         }
-        slot.runs = slot.runs.saturating_add(1);
+        slot.runs = slot.runs.saturating_add(1).min(Options::NEVER - 1);
         if slot.runs < self.options.threshold || mem.has_code_writes() {
             return None;
         }
@@ -289,7 +341,14 @@ impl Jit {
             first_edge: self.edges.len(),
             features: self.features,
         };
-        lower::translate(place, bytes, insns)
+        let address = place.address;
+        let lowered = lower::translate(place, bytes, insns);
+        if self.options.verify
+            && let Some(lowered) = &lowered
+        {
+            verify::check(lowered, address, &self.routines);
+        }
+        lowered
     }
 
     fn record(&mut self, id: BlockId, entry: u32, lowered: lower::Lowered) -> u32 {
@@ -308,7 +367,12 @@ impl Jit {
             to: UNLINKED,
         }));
         let number = self.codes.len() as u32;
-        self.codes.push(Code { entry, dead: entry + lowered.dead, incoming: Vec::new() });
+        if let Some(symbols) = &mut self.symbols {
+            let name = format!("guest-{:08x}", block.phys());
+            symbols(self.cache.address(entry), lowered.code.len(), &name);
+        }
+        let (dead, len) = (entry + lowered.dead, lowered.code.len() as u32);
+        self.codes.push(Code { entry, dead, len, block: id, incoming: Vec::new() });
         self.slots[id as usize].code = number + 1;
         number
     }
@@ -316,7 +380,10 @@ impl Jit {
     /// Remembers how the last stay in translated code ended: control now goes to block `id`, which has
     /// translation `code`.
     fn link(&mut self, from: Origin, id: BlockId, code: u32, eip: u32) {
-        if !self.options.link {
+        if !self.options.link
+            || matches!(from, Origin::Edge(_)) && !self.options.has(Part::Links)
+            || matches!(from, Origin::Target) && !self.options.has(Part::Indirect)
+        {
             return;
         }
         let pfn = self.core.cache().block(id).phys() >> 12;
@@ -334,11 +401,13 @@ impl Jit {
                     // Linked already: its page was not in the view.
                     return;
                 }
+                self.stats.linked += 1;
                 self.edges[number as usize].to = code;
                 target.incoming.push(number);
                 self.cache.patch_branch(edge.branch, target.entry);
             }
             Origin::Target => {
+                self.stats.targets += 1;
                 let address = self.cache.address(target.entry) as u64;
                 let slot = &mut self.targets[eip as usize & (TARGET_COUNT - 1)];
                 *slot = Target { eip, code_entry: pfn + 1, address };
@@ -465,6 +534,10 @@ impl CpuEngine for Jit {
                     );
                     self.stats.entries += 1;
                     self.stats.passed += stay.passed;
+                    let [returns, missed, unpaired] = stay.returns;
+                    self.stats.returns += returns;
+                    self.stats.returns_missed += missed;
+                    self.stats.returns_unpaired += unpaired;
                     self.stats.left[left as usize] += 1;
                     match left {
                         Left::Edge => origin = Origin::Edge(stay.argument),
@@ -505,5 +578,11 @@ impl CpuEngine for Jit {
 
     fn stats(&self) -> EngineStats {
         self.core.stats()
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        let mut all = self.translator_counters();
+        all.extend(self.core.stats().counters());
+        all
     }
 }

@@ -18,7 +18,7 @@ use emu_core::interp::Env;
 
 use crate::assume::{assume, assumptions, is_flat, is_wide, pack, page_base, set_slot, slot, unpack};
 use crate::code::CodeCache;
-use crate::counts::Counts;
+use crate::counts::{Attention, Counts};
 use crate::descriptors::Descriptors;
 use crate::fpu;
 use crate::layout::{
@@ -119,8 +119,21 @@ pub(crate) struct Context {
     descriptors: *mut Descriptors,
     /// The host's x87 unit was used.
     fpu_used: bool,
+    /// Returns, if they are counted.
+    returns: u64,
+    /// Those that did not go behind the call they belong to.
+    missed: u64,
+    /// Those without a call in this stay.
+    unpaired: u64,
 }
 
+/// Size of the context, for checks.
+pub(crate) const CONTEXT_LEN: usize = size_of::<Context>();
+
+/// Where returns are counted.
+pub(crate) const C_RETURNS: i32 = offset_of!(Context, returns) as i32;
+const C_MISSED: i32 = offset_of!(Context, missed) as i32;
+const C_UNPAIRED: i32 = offset_of!(Context, unpaired) as i32;
 const C_EXEC: i32 = offset_of!(Context, exec) as i32;
 const C_REFUSE: i32 = offset_of!(Context, refuse) as i32;
 const C_LOAD_FPU: i32 = offset_of!(Context, load_fpu) as i32;
@@ -180,6 +193,8 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
         return match delivered {
             Ok(()) => go_on_at_eip(cx, cpu, env),
             Err(trap) => {
+                // SAFETY: by contract.
+                unsafe { (*cx.counts).count_attention(Attention::Trap) };
                 cx.trap = Some(trap);
                 cx.kind = Left::Attention as u32;
                 1
@@ -242,6 +257,8 @@ unsafe extern "sysv64" fn refuse(context: *mut Context, number: u32) -> u32 {
     cx.kind = Left::Rest as u32;
     cx.block = site.block;
     cx.argument = u32::from(site.index) + done;
+    // SAFETY: by contract.
+    unsafe { (*cx.counts).refused += 1 };
     1
 }
 
@@ -273,7 +290,10 @@ unsafe extern "sysv64" fn load_segment(context: *mut Context, index: u32, select
 /// The run loop would look around now: goes on at EIP without it (2) if it would find nothing, else leaves
 /// (1).
 fn go_on_at_eip(cx: &mut Context, cpu: &mut CpuState, env: &mut Env<'_>) -> u32 {
-    if cpu.retired >= cx.end || !look::is_quiet(cpu, env) || !is_flat(cpu) {
+    // SAFETY: the contract of the callers.
+    let counts = unsafe { &mut *cx.counts };
+    if cpu.retired >= cx.end || !counts.looks || !look::is_quiet(cpu, env) || !is_flat(cpu) {
+        counts.count_attention(look::why(cpu, env, cpu.retired >= cx.end));
         cx.kind = Left::Attention as u32;
         return 1;
     }
@@ -310,6 +330,8 @@ pub(crate) struct Routines {
     pub(crate) entry: usize,
     /// Jump: looks for the code of the EIP in the state.
     pub(crate) target_eip: usize,
+    /// Jump: looks for the code of EIP r8d, where the guest has returned to unexpectedly.
+    pub(crate) return_missed: usize,
     /// Jump: looks for the code of EIP r8d.
     pub(crate) target: usize,
     /// Jump: EIP r8d has no code in the table.
@@ -352,6 +374,30 @@ pub(crate) fn emit_target(ops: &mut Ops, call: bool, missed: impl FnOnce(&mut Op
 use dynasmrt::DynasmLabelApi;
 
 impl Routines {
+    /// Address and length of all of them.
+    pub(crate) fn start(&self, cache: &CodeCache) -> (usize, usize) {
+        (cache.address(0), cache.kept())
+    }
+
+    /// Name of the routine at an address, for listings and checks.
+    pub(crate) fn name(&self, address: usize) -> Option<&'static str> {
+        let all = [
+            (self.exec, "exec"),
+            (self.exec_keep, "exec_keep"),
+            (self.load_xmm, "load_xmm"),
+            (self.load_fpu, "load_fpu"),
+            (self.segment, "segment"),
+            (self.edge, "edge"),
+            (self.edge_in_page, "edge_in_page"),
+            (self.entry, "entry"),
+            (self.target_eip, "target_eip"),
+            (self.return_missed, "return_missed"),
+            (self.target, "target"),
+            (self.target_missed, "target_missed"),
+        ];
+        all.into_iter().find(|(at, _)| *at == address).map(|(_, name)| name)
+    }
+
     /// Emits the shared routines at the start of an empty cache.
     pub(crate) fn emit(cache: &mut CodeCache) -> Option<Self> {
         let base = cache.next_address();
@@ -394,6 +440,8 @@ impl Routines {
             ; sub rsp, 8
             ; call r11
             ; =>bottom
+            ; mov r9, [r13 + CONTEXT]
+            ; inc QWORD [r9 + C_UNPAIRED]
             ; call =>target_r8
             ; jmp =>bottom
             ; =>leave
@@ -632,7 +680,14 @@ impl Routines {
             ; jmp =>leave
         );
         let target_eip = ops.offset().0;
-        dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP]);
+        dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP] ; jmp =>target_r8);
+        let return_missed = ops.offset().0;
+        dynasm!(ops
+            ; .arch x64
+            ; mov r9, [r13 + CONTEXT]
+            ; inc QWORD [r9 + C_MISSED]
+            ; jmp =>target_r8
+        );
         let target_routine = ops.offset().0;
         dynasm!(ops ; .arch x64 ; =>target_r8);
         emit_target(&mut ops, false, |ops| dynasm!(ops ; .arch x64 ; =>missed));
@@ -659,6 +714,7 @@ impl Routines {
             edge_in_page: at(edge_in_page),
             entry: at(entry),
             target_eip: at(target_eip),
+            return_missed: at(return_missed),
             target: at(target_routine),
             target_missed: at(target_missed),
         })
@@ -702,6 +758,9 @@ impl Routines {
             end,
             trap: None,
             fpu_used: false,
+            returns: 0,
+            missed: 0,
+            unpaired: 0,
             passed: 0,
             counts,
             descriptors,
@@ -750,6 +809,7 @@ impl Routines {
             block: context.block,
             trap: context.trap,
             passed: context.passed,
+            returns: [context.returns, context.missed, context.unpaired],
             page_base: page_base(cpu),
         };
         (left, stay)
@@ -766,6 +826,8 @@ pub(crate) struct Stay {
     pub(crate) trap: Option<Trap>,
     /// Looks around that found nothing and did not leave translated code.
     pub(crate) passed: u64,
+    /// Returns (if counted), those that missed, those without a call.
+    pub(crate) returns: [u64; 3],
     /// EIP of the first byte of the page that was left.
     pub(crate) page_base: u32,
 }

@@ -6,6 +6,7 @@ use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
 use super::{Features, mmx, simd, string, system, x87};
 use crate::layout::pinned;
+use crate::parts::Part;
 
 /// How an instruction is lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,14 +120,17 @@ pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> P
             plans[n] = Plan::Native;
         }
         let reads = ins[n].rflags_read() & ARITH != 0;
-        after = leaves_always(&ins[n], &insns[n], plans[n])
+        after = !features.has(Part::Flags)
+            || leaves_always(&ins[n], &insns[n], plans[n])
             || may_be_slow(&ins[n])
             || reads
             || (after && !sets_all(&ins[n]));
     }
     let mut recipes = vec![None; ins.len()];
+    let with_recipes = features.has(Part::Recipes) && features.has(Part::Flags);
     for n in 0..ins.len() {
-        if visible[n]
+        if with_recipes
+            && visible[n]
             && plans[n] == Plan::Native
             && let Some((recipe, registers)) = recipe(n, &ins[n], &insns[n])
             && is_enough(n, registers, ins, insns, &plans)
@@ -351,6 +355,9 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         return false;
     }
     let m = ins.mnemonic();
+    if is_off(ins, insn, features) {
+        return false;
+    }
     if is_nop(m) {
         return true;
     }
@@ -435,6 +442,32 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         // SETcc and CMOVcc.
         _ => ins.condition_code() != ConditionCode::None && ins.op_count() <= 2 && !is_branch(ins),
     }
+}
+
+/// The part of the translator that lowers the instruction is switched off.
+fn is_off(ins: &Instruction, insn: &Insn, features: Features) -> bool {
+    let off = |part| !features.has(part);
+    let branch = insn.flags & Insn::ENDS_BLOCK != 0 && !system::is_system(ins);
+    if off(Part::Memory) && may_be_slow(ins) && (!is_vector_or_float(ins) || has_memory(ins)) {
+        return true;
+    }
+    off(if simd::is_simd(ins) {
+        Part::Simd
+    } else if mmx::is_mmx(ins) {
+        Part::Mmx
+    } else if x87::is_x87(ins) {
+        Part::Fpu
+    } else if ins.is_string_instruction() {
+        Part::Strings
+    } else if system::loads_segment(ins) && off(Part::Descriptors) {
+        Part::Descriptors
+    } else if system::is_system(ins) || ins.mnemonic() == Mnemonic::Cli {
+        Part::System
+    } else if branch {
+        Part::Branches
+    } else {
+        Part::Integer
+    })
 }
 
 fn is_branch(ins: &Instruction) -> bool {

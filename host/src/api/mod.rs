@@ -149,7 +149,8 @@ impl VmBuilder {
             false => locate::find(&image, name.as_ref()).map_err(Error::from)?,
         };
         let opened = found.map(|found| found.open(&image)).transpose().map_err(Error::from)?;
-        let config = start::resolve(&self.options, &image, opened.as_ref(), quiet).map_err(ApiError::Start)?;
+        let config =
+            start::resolve(&self.options, &image, opened.as_ref(), quiet).map_err(ApiError::Start)?;
         let server = match self.mounts.is_empty() {
             true => None,
             false => {

@@ -7,13 +7,16 @@ mod boot;
 mod compat;
 mod cp;
 mod detach;
+mod engine_args;
 mod exec;
+mod lockstep;
 mod machines;
 mod process;
 mod report;
 mod run;
 mod snapshot;
 pub(crate) mod start;
+mod stats;
 mod trace_start;
 
 use std::ffi::OsString;
