@@ -7,6 +7,7 @@
 //! | `count` | what kernels cost the translator, in instructions and exits; for `cargo xtask bench-guard` |
 //! | `boot` | process start to the prompt of the test guest `mini` |
 //! | `snapshot` | process start to the first instruction and the prompt from snapshots; memory; saving |
+//! | `network` | transfers between guest and host over each network card, beside QEMU's |
 //!
 //! Rules that keep the numbers honest: every contestant runs the same bytes, whose hash is printed; they take
 //! turns within each round; medians and spreads are reported, and ratios rather than absolute times count;
@@ -54,6 +55,8 @@ enum Benchmark {
     Boot(boot::Options),
     /// Snapshots of the test guest in env86 and in v86: time to the prompt, memory, saving
     Snapshot(snapshot::Options),
+    /// Transfers between guest and host over each network card, in env86 and in QEMU
+    Network(run::network::Options),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Benchmark::Count(options) => count::run(&options),
         Benchmark::Boot(options) => boot::run(&options),
         Benchmark::Snapshot(options) => snapshot::run(&options),
+        Benchmark::Network(options) => run::network::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

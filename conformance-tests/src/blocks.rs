@@ -7,7 +7,7 @@
 use emu_core::cpu::CpuState;
 use emu_core::engine::Exit;
 use emu_core::interp::Interpreter;
-use emu_jit::{Jit, Level, Options, Parts};
+use emu_jit::{Jit, Level, Options, Part, Parts};
 
 use crate::gen_int::{self, Rng, sequence};
 use crate::gen_x87::Mode;
@@ -143,7 +143,7 @@ impl Blocks {
         match rng.below(8) {
             0 | 1 => eager,
             2 => Options { poison: true, ..eager },
-            3 => Options { without: Parts::from_bits(1 << rng.below(17)), ..eager },
+            3 => Options { without: Parts::from_bits(1 << rng.below(Part::ALL.len() as u32)), ..eager },
             4 => {
                 let bits = rng.next_u64() as u32 & rng.next_u64() as u32;
                 Options { without: Parts::from_bits(bits), poison: rng.below(2) == 0, ..eager }

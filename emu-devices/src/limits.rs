@@ -29,8 +29,6 @@ pub const VIRTIO_RNG_REQUEST: usize = 65_536;
 
 /// Bytes of one virtio-balloon statistics report that are looked at (10 bytes an entry).
 pub const VIRTIO_BALLOON_STATS: usize = 1024;
-/// Frames a network card keeps while its receive ring is full; later ones are dropped.
-pub const NET_BACKLOG_FRAMES: usize = 256;
 /// Longest frame taken from the network, bytes without check sequence (one 802.1Q tag allowed).
 pub const NET_MAX_FRAME: usize = 1518;
 

@@ -4,7 +4,7 @@ mod machine_support;
 
 use emu_core::interp::Interpreter;
 use emu_core::snapshot::{Limits, Reader, SnapshotError, State, Value};
-use emu_devices::machine::{Boot, LinuxBoot, Machine, MachineConfig, Mailbox, RestoreFailure};
+use emu_devices::machine::{Boot, LinuxBoot, Machine, MachineConfig, Mailbox, NetworkCard, RestoreFailure};
 use machine_support::random::{Parrot, Random, program};
 use machine_support::{config, machine};
 
@@ -90,6 +90,26 @@ fn restored_random_guests_go_on_as_if_nothing_had_been() {
         compared += 1;
     }
     assert!(compared > RUNS / 2, "most were compared: {compared}");
+}
+
+#[test]
+fn restored_machine_has_the_network_card_of_the_snapshot() {
+    use NetworkCard::{Ne2000, None, Virtio, VirtioOffload};
+    for card in [Ne2000, Virtio, VirtioOffload, None] {
+        let mut r = Random(9);
+        let image = program(&mut r);
+        let mut config = plain(image.clone(), false);
+        config.network_card = card;
+        let mut original = machine(config);
+        let _ = original.run_until(BEFORE_NS);
+        let file = save(&mut original, false);
+        // Its own configuration says NE2000.
+        let mut copy = restore(&file, &image, false).unwrap();
+        assert_eq!(copy.mac(), original.mac(), "{card:?}");
+        assert_eq!(copy.mac().is_none(), card == None);
+        let again = save(&mut copy, false);
+        assert_eq!(difference(&state(&file), &state(&again)), Option::None, "{card:?}");
+    }
 }
 
 #[test]

@@ -55,7 +55,7 @@ subjects! {
     virtio_9p => &[(0xA600, 0x100), (0xA700, 16), (0xA800, 64), (0xA900, 16)], &[], virtio(dev::virtio::VirtioP9::new("host9p", Box::new(Nobody)), dev::virtio::Slot::P9);
     virtio_balloon => &[(0xD600, 16), (0xD700, 16), (0xD800, 64), (0xD900, 16)], &[], virtio(dev::virtio::VirtioBalloon::new(), dev::virtio::Slot::BALLOON);
     virtio_console => &[(0xB600, 16), (0xB700, 16), (0xB800, 64), (0xB900, 16)], &[], virtio(dev::virtio::VirtioConsole::new(Box::new(Nobody)), dev::virtio::Slot::CONSOLE);
-    virtio_net => &[(0xC600, 16), (0xC700, 16), (0xC800, 64), (0xC900, 16)], &[], virtio(dev::virtio::VirtioNet::new([0; 6], 1500, Box::new(dev::net::NoNetwork)), dev::virtio::Slot::NET);
+    virtio_net => &[(0xC600, 16), (0xC700, 16), (0xC800, 64), (0xC900, 16)], &[], virtio(dev::virtio::VirtioNet::new([0; 6], 1500, dev::virtio::Offload::Tcp, Box::new(dev::net::NoNetwork)), dev::virtio::Slot::NET);
     virtio_rng => &[(0xE700, 16), (0xE800, 64), (0xE900, 16)], &[], virtio(dev::virtio::VirtioRng::new(Box::new(|out| out.fill(4))), dev::virtio::Slot::RNG);
 }
 

@@ -11,11 +11,13 @@ use memmap2::{Mmap, MmapMut, MmapOptions};
 /// Alignment of what is appended.
 const ALIGN: usize = 16;
 
-/// Bounded, append-only until it is reset as a whole.
+/// Bounded, append-only until it is reset as a whole. What runs often grows from the start, the rest from the end.
 pub(crate) struct CodeCache {
     writable: MmapMut,
     executable: Mmap,
     used: usize,
+    /// Where the code at the end begins.
+    cold: usize,
     /// What a reset keeps: the shared routines at the start.
     kept: usize,
 }
@@ -54,7 +56,7 @@ impl CodeCache {
         // SAFETY: the object has no name that another process could open, and this process changes
         // it only through `writable`, which appends or patches between runs of the code.
         let (writable, executable) = unsafe { (options.map_mut(&file)?, options.map_exec(&file)?) };
-        Ok(Self { writable, executable, used: 0, kept: 0 })
+        Ok(Self { writable, executable, used: 0, cold: len, kept: 0 })
     }
 
     /// Host address at which the next appended byte will be executed.
@@ -71,6 +73,9 @@ impl CodeCache {
     pub(crate) fn append(&mut self, code: &[u8]) -> Option<u32> {
         let start = self.used;
         let end = start.checked_add(code.len())?;
+        if end > self.cold {
+            return None;
+        }
         self.writable.get_mut(start..end)?.copy_from_slice(code);
         self.used = end.next_multiple_of(ALIGN);
         Some(start as u32)
@@ -79,6 +84,28 @@ impl CodeCache {
     /// What lies at a place.
     pub(crate) fn read(&self, at: u32, len: u32) -> Option<&[u8]> {
         self.executable.get(at as usize..at as usize + len as usize)
+    }
+
+    /// Where `len` bytes of rarely run code would go.
+    pub(crate) fn cold_place(&self, len: usize) -> Option<u32> {
+        let start = self.cold.checked_sub(len)?;
+        (start >= self.used).then_some(start as u32)
+    }
+
+    /// Appends code of which the part from `hot` on runs rarely. Both places, or `None` if there is no room.
+    pub(crate) fn append_both(&mut self, code: &[u8], hot: usize) -> Option<(u32, u32)> {
+        let (hot, cold) = code.split_at_checked(hot)?;
+        let start = self.room(hot.len(), cold.len())?;
+        let entry = self.append(hot)?;
+        self.patch(start, cold);
+        self.cold = start as usize;
+        Some((entry, start))
+    }
+
+    /// Where the cold part of code with these lengths would go, if there is room for both.
+    pub(crate) fn room(&self, hot: usize, cold: usize) -> Option<u32> {
+        let start = self.cold_place(cold)?;
+        (self.used.checked_add(hot)? <= start as usize).then_some(start)
     }
 
     /// Replaces bytes of code that is not running.
@@ -106,5 +133,6 @@ impl CodeCache {
     /// Drops everything that is not kept.
     pub(crate) fn reset(&mut self) {
         self.used = self.kept;
+        self.cold = self.writable.len();
     }
 }

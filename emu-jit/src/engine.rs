@@ -3,7 +3,9 @@
 use std::io;
 
 use emu_core::bus::SystemBus;
+use emu_core::cpu::ModeKey;
 use emu_core::cpu::{CpuState, flags};
+use emu_core::decode::block::{KeyMap, MAX_INSNS, block_key};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::engine::{Counter, CpuEngine, EngineStats, Exit};
 use emu_core::interp::{Env, Fetched, Interpreter};
@@ -14,7 +16,8 @@ use crate::code::CodeCache;
 use crate::counts::Counts;
 use crate::descriptors::Descriptors;
 use crate::entry::{Left, NO_TARGET, Routines, Site, TARGET_COUNT, Target};
-use crate::listing::{self, Listing};
+use crate::lazy::{self, Lazies, MAX_LAZY};
+use crate::listing::{self, Layout, Listing};
 use crate::lower::{self, Features, Place};
 use crate::options::Options;
 use crate::parts::Part;
@@ -80,8 +83,13 @@ struct Slot {
 struct Code {
     entry: u32,
     dead: u32,
-    len: u32,
     block: BlockId,
+    /// Lengths of the hot and the cold part.
+    lens: (u32, u32),
+    /// Where the cold part lies.
+    cold: u32,
+    /// See [`lower::Lowered::entry`].
+    lazy_entry: Option<u16>,
     /// Edges that lead here.
     incoming: Vec<u32>,
 }
@@ -96,10 +104,17 @@ struct Edge {
     pfn: u32,
     /// Translation it is linked to, or [`UNLINKED`].
     to: u32,
+    /// Marker of lazy flags.
+    lazy: Option<u16>,
+    /// Offset of the target in the same page.
+    target: Option<u32>,
 }
 
 /// No translation has this number.
 const UNLINKED: u32 = u32::MAX;
+
+/// Mode of everything that is translated: [`assume::is_flat`].
+const FLAT: ModeKey = ModeKey(3);
 
 /// Never equal to a code entry.
 const NO_CODE_ENTRY: u32 = u32::MAX;
@@ -115,7 +130,10 @@ pub struct Jit {
     codes: Vec<Code>,
     edges: Vec<Edge>,
     sites: Vec<Site>,
-    targets: Box<[Target; TARGET_COUNT]>,
+    lazies: Lazies,
+    /// Edges to blocks that have no translation yet, by physical address.
+    waiting: KeyMap<u32, Vec<u32>>,
+    targets: Box<[Target]>,
     /// [`emu_core::decode::BlockCache::clears`] as of the last look.
     clears: u32,
     stats: JitStats,
@@ -167,7 +185,9 @@ impl Jit {
             codes: Vec::new(),
             edges: Vec::new(),
             sites: Vec::new(),
-            targets: Box::new([NO_TARGET; TARGET_COUNT]),
+            lazies: Lazies::default(),
+            waiting: KeyMap::default(),
+            targets: vec![NO_TARGET; TARGET_COUNT].into_boxed_slice(),
             stats: JitStats::default(),
             counts: Counts::new(options.has(Part::Looks)),
             descriptors: Descriptors::default(),
@@ -208,15 +228,22 @@ impl Jit {
         let lists = alive.filter_map(|(_, code)| {
             let block = self.core.cache().block(code.block);
             let guest = mem.ram().get(u64::from(block.phys()), block.bytes() as usize)?;
-            let host = self.cache.read(code.entry, code.len)?;
-            let address = self.cache.address(code.entry);
+            let hot = self.cache.read(code.entry, code.lens.0)?;
+            let cold = self.cache.read(code.cold, code.lens.1)?;
+            let layout = Layout {
+                address: self.cache.address(code.entry),
+                hot: hot.len(),
+                cold_address: self.cache.address(code.cold),
+                len: hot.len() + cold.len(),
+            };
+            let host = [hot, cold].concat();
             Some(Listing {
                 phys: block.phys(),
                 guest: guest.to_vec(),
-                address,
-                host: host.to_vec(),
                 guest_text: listing::guest_text(guest, block.phys() & 0xFFF),
-                host_text: listing::host_text(host, address, &self.routines),
+                host_text: listing::host_text(&host, layout, &self.routines),
+                address: layout.address,
+                host,
             })
         });
         lists.collect()
@@ -228,6 +255,8 @@ impl Jit {
         self.codes.clear();
         self.edges.clear();
         self.sites.clear();
+        self.lazies.clear();
+        self.waiting.clear();
         self.targets.fill(NO_TARGET);
         for slot in &mut self.slots {
             slot.code = 0;
@@ -300,7 +329,8 @@ impl Jit {
 
     #[cold]
     fn translate(&mut self, id: BlockId, mem: &Memory) -> Option<u32> {
-        if self.sites.len() > MAX_RECORDS || self.edges.len() > MAX_RECORDS {
+        let lazies = self.lazies.list().len() + MAX_INSNS;
+        if self.sites.len() > MAX_RECORDS || self.edges.len() > MAX_RECORDS || lazies > MAX_LAZY {
             self.drop_all();
         }
         let lowered = match self.lower(id, mem) {
@@ -311,17 +341,17 @@ impl Jit {
                 return None;
             }
         };
-        let entry = match self.cache.append(&lowered.code) {
-            Some(entry) => entry,
+        let at = match self.cache.append_both(&lowered.code, lowered.hot) {
+            Some(at) => at,
             None => {
                 // Addresses in the code depend on where it lies, and numbers on what there is.
                 self.drop_all();
                 let lowered = self.lower(id, mem)?;
-                let entry = self.cache.append(&lowered.code)?;
-                return Some(self.record(id, entry, lowered));
+                let at = self.cache.append_both(&lowered.code, lowered.hot)?;
+                return Some(self.record(id, at, lowered));
             }
         };
-        Some(self.record(id, entry, lowered))
+        Some(self.record(id, at, lowered))
     }
 
     fn lower(&self, id: BlockId, mem: &Memory) -> Option<lower::Lowered> {
@@ -332,7 +362,7 @@ impl Jit {
         let insns = self.core.cache().insns(block.run(id));
         let bytes = mem.ram().get(u64::from(block.phys()), block.bytes() as usize)?;
         let place = Place {
-            address: self.cache.next_address(),
+            cache: &self.cache,
             routines: &self.routines,
             in_page: block.phys() & 0xFFF,
             pfn: block.phys() >> 12,
@@ -341,39 +371,61 @@ impl Jit {
             first_edge: self.edges.len(),
             features: self.features,
         };
-        let address = place.address;
-        let lowered = lower::translate(place, bytes, insns);
+        let lowered = lower::translate(place, bytes, insns)?;
+        let cold_len = lowered.code.len() - lowered.hot;
         if self.options.verify
-            && let Some(lowered) = &lowered
+            // Without room it is translated again.
+            && let Some(cold) = self.cache.room(lowered.hot, cold_len)
         {
-            verify::check(lowered, address, &self.routines);
+            let layout = Layout {
+                address: self.cache.next_address(),
+                hot: lowered.hot,
+                cold_address: self.cache.address(cold),
+                len: lowered.code.len(),
+            };
+            verify::check(&lowered, layout, &self.routines);
         }
-        lowered
+        Some(lowered)
     }
 
-    fn record(&mut self, id: BlockId, entry: u32, lowered: lower::Lowered) -> u32 {
+    fn record(&mut self, id: BlockId, at: (u32, u32), lowered: lower::Lowered) -> u32 {
+        let (entry, cold) = at;
+        let hot = lowered.hot as u32;
+        let place = |at: u32| if at < hot { entry + at } else { cold + (at - hot) };
         let block = self.core.cache().block(id);
-        let pfn = block.phys() >> 12;
+        let phys = block.phys();
+        let pfn = phys >> 12;
+        let first_edge = self.edges.len();
         self.stats.translated += 1;
         self.stats.instructions += u64::from(block.count());
         self.stats.native += u64::from(lowered.native);
         self.stats.bytes += lowered.code.len() as u64;
         self.sites.extend_from_slice(&lowered.sites);
+        let marker = lowered.marker.map(|(at, lazy)| {
+            let marker = self.lazies.marker(lazy);
+            self.cache.patch(place(at), &marker.to_le_bytes());
+            marker
+        });
         self.edges.extend(lowered.edges.iter().map(|e| Edge {
-            branch: entry + e.branch,
-            stub: entry + e.stub,
-            code_entry: e.code_entry.map(|at| entry + at),
+            branch: place(e.branch),
+            stub: place(e.stub),
+            code_entry: e.code_entry.map(place),
             pfn,
             to: UNLINKED,
+            lazy: marker.filter(|_| e.lazy),
+            target: e.target,
         }));
         let number = self.codes.len() as u32;
+        let lens = (hot, lowered.code.len() as u32 - hot);
         if let Some(symbols) = &mut self.symbols {
-            let name = format!("guest-{:08x}", block.phys());
-            symbols(self.cache.address(entry), lowered.code.len(), &name);
+            let name = format!("guest-{phys:08x}");
+            symbols(self.cache.address(entry), lens.0 as usize, &name);
+            symbols(self.cache.address(cold), lens.1 as usize, &format!("{name}-cold"));
         }
-        let (dead, len) = (entry + lowered.dead, lowered.code.len() as u32);
-        self.codes.push(Code { entry, dead, len, block: id, incoming: Vec::new() });
+        let (dead, lazy_entry) = (place(lowered.dead), lowered.entry);
+        self.codes.push(Code { entry, dead, block: id, lens, cold, lazy_entry, incoming: Vec::new() });
         self.slots[id as usize].code = number + 1;
+        self.link_new(first_edge, number, phys);
         number
     }
 
@@ -387,30 +439,67 @@ impl Jit {
             return;
         }
         let pfn = self.core.cache().block(id).phys() >> 12;
-        let Some(target) = self.codes.get_mut(code as usize) else { return };
         match from {
             Origin::None => {}
-            Origin::Edge(number) => {
-                let Some(&edge) = self.edges.get(number as usize) else { return };
-                match edge.code_entry {
-                    None if edge.pfn != pfn => return,
-                    None => {}
-                    Some(at) => self.cache.patch(at, &(pfn + 1).to_le_bytes()),
-                }
-                if edge.to == code {
-                    // Linked already: its page was not in the view.
-                    return;
-                }
-                self.stats.linked += 1;
-                self.edges[number as usize].to = code;
-                target.incoming.push(number);
-                self.cache.patch_branch(edge.branch, target.entry);
-            }
+            Origin::Edge(number) => self.link_edge(number, code, pfn),
             Origin::Target => {
+                let Some(target) = self.codes.get(code as usize) else { return };
                 self.stats.targets += 1;
                 let address = self.cache.address(target.entry) as u64;
                 let slot = &mut self.targets[eip as usize & (TARGET_COUNT - 1)];
                 *slot = Target { eip, code_entry: pfn + 1, address };
+            }
+        }
+    }
+
+    /// Makes an edge lead to a translation, which lies in physical page `pfn`.
+    fn link_edge(&mut self, number: u32, code: u32, pfn: u32) {
+        let Some(&edge) = self.edges.get(number as usize) else { return };
+        let Some(target) = self.codes.get(code as usize) else { return };
+        if edge.code_entry.is_none() && edge.pfn != pfn {
+            return;
+        }
+        if edge.to != code {
+            let to = match edge.lazy.and_then(|marker| self.lazies.get(marker)) {
+                None => target.entry,
+                Some(lazy) if target.lazy_entry.is_some_and(|early| lazy.registers() & early == 0) => {
+                    target.entry
+                }
+                Some(lazy) => {
+                    let bridge =
+                        lazy::bridge(lazy, self.cache.address(target.entry), self.cache.next_address());
+                    // Without room the edge stays as it is.
+                    let Some(at) = bridge.and_then(|code| self.cache.append(&code)) else { return };
+                    at
+                }
+            };
+            self.stats.linked += 1;
+            self.edges[number as usize].to = code;
+            self.codes[code as usize].incoming.push(number);
+            self.cache.patch_branch(edge.branch, to);
+        }
+        // Also where it was linked already: its page was not in the view.
+        if let Some(at) = edge.code_entry {
+            self.cache.patch(at, &(pfn + 1).to_le_bytes());
+        }
+    }
+
+    /// Links the edges of a new translation to what is there, and what waits for it to it.
+    fn link_new(&mut self, first_edge: usize, code: u32, phys: u32) {
+        if !self.options.link || !self.options.has(Part::Links) {
+            return;
+        }
+        for edge in self.waiting.remove(&phys).unwrap_or_default() {
+            self.link_edge(edge, code, phys >> 12);
+        }
+        for number in first_edge..self.edges.len() {
+            let edge = self.edges[number];
+            let Some(offset) = edge.target else { continue };
+            let to = edge.pfn << 12 | offset;
+            let id = self.core.cache().peek(block_key(to, FLAT));
+            match id.and_then(|id| self.slots.get(id as usize)).map(|slot| slot.code) {
+                Some(there) if there != 0 => self.link_edge(number as u32, there - 1, edge.pfn),
+                _ => self.waiting.entry(to).or_default().push(number as u32),
             }
         }
     }
@@ -525,6 +614,7 @@ impl CpuEngine for Jit {
                         cpu,
                         &mut env,
                         &self.sites,
+                        self.lazies.list(),
                         &self.targets,
                         &mut self.counts,
                         &mut self.descriptors,

@@ -8,14 +8,14 @@
 use std::mem::offset_of;
 
 use dynasm::dynasm;
-use dynasmrt::x64::X64Relocation;
-use dynasmrt::{DynasmApi, VecAssembler};
+use dynasmrt::{DynasmApi, DynasmLabelApi};
 use emu_core::cpu::flags;
 use emu_core::cpu::tlb::CODE_TABLE;
 use emu_core::cpu::{CpuState, Exec, Trap, cr0, seg};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::interp::Env;
 
+use crate::assembler::Assembler as Ops;
 use crate::assume::{assume, assumptions, is_flat, is_wide, pack, page_base, set_slot, slot, unpack};
 use crate::code::CodeCache;
 use crate::counts::{Attention, Counts};
@@ -25,6 +25,7 @@ use crate::layout::{
     BIAS, CONTEXT, EIP, HOST_MXCSR, MXCSR, PAGE_BASE, QUIET, SLOT, SSE_USABLE, TARGETS, XMM_RESIDENT, gpr,
     xmm,
 };
+use crate::lazy::{self, Lazy};
 use crate::look;
 
 /// What translated code knows of one of its instructions when it calls the interpreter's function.
@@ -84,7 +85,7 @@ pub(crate) struct Target {
 const MAX_STAY: u64 = 1 << 15;
 
 /// Entries of the table of indirect branch targets.
-pub(crate) const TARGET_COUNT: usize = 1 << 14;
+pub(crate) const TARGET_COUNT: usize = 1 << 16;
 
 /// An entry that never matches: no view has this code entry.
 pub(crate) const NO_TARGET: Target = Target { eip: 0, code_entry: u32::MAX, address: 0 };
@@ -109,6 +110,7 @@ pub(crate) struct Context {
     env: *mut Env<'static>,
     sites: *const Site,
     site_count: usize,
+    lazies: *const [Lazy],
     /// `retired` at which the budget is used up.
     end: u64,
     /// The trap that an instruction raised; EIP is at it.
@@ -163,6 +165,9 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
     env.limit = 1;
     // SAFETY: by contract; mnemonics are fewer than counters.
     unsafe { (*cx.counts).count_call(site) };
+    // Before any register changes.
+    // SAFETY: by contract, as for the sites.
+    lazy::resolve(cpu, unsafe { &*cx.lazies });
     if site.uses_flags {
         cpu.flags = unpack(slot(cpu));
     }
@@ -338,8 +343,6 @@ pub(crate) struct Routines {
     pub(crate) target_missed: usize,
 }
 
-type Ops = VecAssembler<X64Relocation>;
-
 /// Emits: jump to the code of EIP r8d (or a call of it), or to `missed`. Changes r9, r10, r11 and the host's
 /// flags. Execution goes on behind all this when a call returns.
 pub(crate) fn emit_target(ops: &mut Ops, call: bool, missed: impl FnOnce(&mut Ops)) {
@@ -371,8 +374,6 @@ pub(crate) fn emit_target(ops: &mut Ops, call: bool, missed: impl FnOnce(&mut Op
     dynasm!(ops ; .arch x64 ; =>returned);
 }
 
-use dynasmrt::DynasmLabelApi;
-
 impl Routines {
     /// Address and length of all of them.
     pub(crate) fn start(&self, cache: &CodeCache) -> (usize, usize) {
@@ -401,7 +402,7 @@ impl Routines {
     /// Emits the shared routines at the start of an empty cache.
     pub(crate) fn emit(cache: &mut CodeCache) -> Option<Self> {
         let base = cache.next_address();
-        let mut ops: Ops = VecAssembler::new(base);
+        let mut ops = Ops::new();
         let leave = ops.new_dynamic_label();
         let leave_stored = ops.new_dynamic_label();
         let missed = ops.new_dynamic_label();
@@ -410,6 +411,8 @@ impl Routines {
         let target = ops.new_dynamic_label();
         let target_r8 = ops.new_dynamic_label();
         let bottom = ops.new_dynamic_label();
+        let out = ops.new_dynamic_label();
+        let refused = ops.new_dynamic_label();
 
         let enter = ops.offset().0;
         // enter(state: rdi, code: rsi, budget: rdx, tables: rcx)
@@ -528,7 +531,7 @@ impl Routines {
             ; call QWORD [rdi + C_EXEC]
             ; add rsp, 8
             ; test eax, eax
-            ; jnz >out
+            ; jnz =>out
             ; mov r8, [r13 + CONTEXT]
             ; mov r15, [r8 + C_TABLES]
             ; mov eax, [r13 + gpr(0)]
@@ -542,7 +545,7 @@ impl Routines {
             ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
             ; jne =>fill
             ; ret
-            ; out:
+            ; =>out
             ; add rsp, 8
             ; cmp eax, 1
             ; je =>leave_stored
@@ -650,11 +653,11 @@ impl Routines {
             ; pop rcx
             ; pop rax
             ; test r8d, r8d
-            ; jnz >refused
+            ; jnz =>refused
             ; cmp BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
             ; jne =>fill
             ; ret
-            ; refused:
+            ; =>refused
             ; mov BYTE [BYTE r13 + XMM_RESIDENT as i8], 0
             ; add rsp, 8
             ; jmp =>leave
@@ -699,7 +702,7 @@ impl Routines {
             ; mov DWORD [r8 + C_KIND], Left::Target as i32
             ; jmp =>leave
         );
-        let code = ops.finalize().ok()?;
+        let code = ops.finish_at(base)?;
         let start = cache.append(&code)?;
         cache.keep();
         let at = |offset: usize| cache.address(start) + offset;
@@ -731,7 +734,8 @@ impl Routines {
         cpu: &mut CpuState,
         env: &mut Env<'_>,
         sites: &[Site],
-        targets: &[Target; TARGET_COUNT],
+        lazies: &[Lazy],
+        targets: &[Target],
         counts: &mut Counts,
         descriptors: &mut Descriptors,
         address: usize,
@@ -755,6 +759,7 @@ impl Routines {
             env: std::ptr::null_mut(),
             sites: sites.as_ptr(),
             site_count: sites.len().max(1),
+            lazies: std::ptr::from_ref(lazies),
             end,
             trap: None,
             fpu_used: false,
@@ -793,6 +798,7 @@ impl Routines {
         // The pointers must not outlive this call.
         cpu.bindings[1] = 0;
         cpu.bindings[2] = 0;
+        lazy::resolve(cpu, lazies);
         cpu.flags = unpack(slot(cpu));
         let left = match context.kind {
             0 => Left::Attention,

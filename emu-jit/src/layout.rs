@@ -84,6 +84,8 @@ const BINDINGS: i32 = at(offset_of!(CpuState, bindings));
 pub(crate) const SLOT: i32 = BINDINGS;
 /// The host's XMM0-XMM7 and MXCSR are the guest's (a byte, 0 or 1).
 pub(crate) const XMM_RESIDENT: i32 = BINDINGS + 2;
+/// CF before the INC or DEC that set the flags last (a byte, 0 or 1; see [`crate::lazy`]).
+pub(crate) const CARRY: i32 = BINDINGS + 3;
 /// EIP of the first byte of the page the running block lies in.
 pub(crate) const PAGE_BASE: i32 = BINDINGS + 4;
 /// Address of the [`crate::entry::Context`].

@@ -8,6 +8,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `engine.rs` | the run loop, translations, links |
+//! | `assembler.rs` | code under construction, its rare parts to be put elsewhere |
 //! | `code.rs` | the code cache: one memory object mapped twice, writable and executable |
 //! | `counters.rs` | everything that is counted, for reports |
 //! | `counts.rs` | what was left to the interpreter, by mnemonic |
@@ -20,6 +21,7 @@
 //! | `verify.rs` | checks of emitted code |
 //! | `layout.rs` | which guest register lives where; offsets from the state pointer |
 //! | `encode.rs` | host instructions whose opcode is chosen at run time |
+//! | `lazy.rs` | flags that a block leaves behind without computing them |
 //! | `lower/` | one block: guest instructions to host instructions |
 //!
 //! Only Linux on x86-64 has translated code; elsewhere the crate offers its options and nothing to choose with them.
@@ -27,6 +29,8 @@
 // `dynasm!` converts register numbers to what they are already.
 #![allow(clippy::useless_conversion)]
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod assembler;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod assume;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -47,6 +51,8 @@ mod entry;
 mod fpu;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod layout;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod lazy;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod listing;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -6,6 +6,32 @@ use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, OpKind};
 
 use crate::entry::Routines;
 
+/// Where the two parts of a translation lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// Host address of the part that runs often.
+    pub(crate) address: usize,
+    /// Its length.
+    pub(crate) hot: usize,
+    /// Host address of the rest.
+    pub(crate) cold_address: usize,
+    /// Length of both.
+    pub(crate) len: usize,
+}
+
+impl Layout {
+    /// Address of an offset.
+    pub(crate) fn address_of(&self, at: usize) -> usize {
+        if at < self.hot { self.address + at } else { self.cold_address + (at - self.hot) }
+    }
+
+    /// Offset of an address.
+    pub(crate) fn offset_of(&self, address: usize) -> Option<usize> {
+        let (hot, cold) = (address.wrapping_sub(self.address), address.wrapping_sub(self.cold_address));
+        if hot < self.hot { Some(hot) } else { (cold < self.len - self.hot).then_some(self.hot + cold) }
+    }
+}
+
 /// A block and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
@@ -13,13 +39,13 @@ pub struct Listing {
     pub phys: u32,
     /// Its bytes.
     pub guest: Vec<u8>,
-    /// Host address of the translation.
+    /// Host address of the part of the translation that runs often.
     pub address: usize,
-    /// Its bytes.
+    /// Its bytes, and those of the rest, which lies elsewhere.
     pub host: Vec<u8>,
     /// The block's instructions, one a line.
     pub guest_text: String,
-    /// The translation's, one a line, with addresses relative to its start and names of shared routines.
+    /// The translation's, one a line, with offsets in [`Listing::host`] and names of shared routines.
     pub host_text: String,
 }
 
@@ -41,21 +67,24 @@ pub fn guest_text(bytes: &[u8], offset: u32) -> String {
     text
 }
 
-/// Instructions of host code that will be executed at `address`.
-pub(crate) fn host_text(code: &[u8], address: usize, routines: &Routines) -> String {
+/// Instructions of host code.
+pub(crate) fn host_text(code: &[u8], layout: Layout, routines: &Routines) -> String {
     let mut text = String::new();
     let mut at = 0;
     let mut formatter = FastFormatter::new();
     while at < code.len() {
         let rest = code.get(at..).unwrap_or_default();
+        if at == layout.hot && at != 0 {
+            text.push_str("      (cold)\n");
+        }
         if let Some(shift) = Shift::read(rest) {
             let _ = writeln!(text, "{at:4x}  {shift}");
             at += Shift::LEN;
             continue;
         }
-        let ins = Decoder::with_ip(64, rest, (address + at) as u64, DecoderOptions::NONE).decode();
+        let ins = Decoder::with_ip(64, rest, layout.address_of(at) as u64, DecoderOptions::NONE).decode();
         let _ = write!(text, "{at:4x}  ");
-        line(&mut text, &ins, address, code.len(), routines, &mut formatter);
+        line(&mut text, &ins, layout, routines, &mut formatter);
         at += ins.len().max(1);
     }
     text
@@ -64,18 +93,17 @@ pub(crate) fn host_text(code: &[u8], address: usize, routines: &Routines) -> Str
 fn line(
     text: &mut String,
     ins: &Instruction,
-    address: usize,
-    len: usize,
+    layout: Layout,
     routines: &Routines,
     formatter: &mut FastFormatter,
 ) {
     if ins.op_count() == 1 && ins.op0_kind() == OpKind::NearBranch64 {
         let to = ins.near_branch64() as usize;
         let mnemonic = format!("{:?}", ins.mnemonic()).to_lowercase();
-        let _ = match routines.name(to) {
-            Some(name) => writeln!(text, "{mnemonic} {name}"),
-            None if to.wrapping_sub(address) < len => writeln!(text, "{mnemonic} +{:x}", to - address),
-            None => writeln!(text, "{mnemonic} (another block)"),
+        let _ = match (routines.name(to), layout.offset_of(to)) {
+            (Some(name), _) => writeln!(text, "{mnemonic} {name}"),
+            (None, Some(offset)) => writeln!(text, "{mnemonic} +{offset:x}"),
+            (None, None) => writeln!(text, "{mnemonic} (another block)"),
         };
         return;
     }

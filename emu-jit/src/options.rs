@@ -62,7 +62,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             threshold: 8,
-            cache_bytes: 64 << 20,
+            cache_bytes: 128 << 20,
             native: true,
             link: true,
             without: Parts::NONE,

@@ -16,6 +16,8 @@ pub enum Part {
     Flags,
     /// Flags that only a slow access can see are computed there.
     Recipes,
+    /// Flags that are live at the end of a block are left to what follows it.
+    Lazy,
     /// Several accesses relative to ESP or EBP share one lookup.
     Frames,
     /// Loads of segment registers use descriptors that were checked before.
@@ -42,13 +44,14 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Links,
         Self::Indirect,
         Self::Returns,
         Self::Looks,
         Self::Flags,
         Self::Recipes,
+        Self::Lazy,
         Self::Frames,
         Self::Descriptors,
         Self::Memory,
@@ -72,6 +75,7 @@ impl Part {
             Self::Looks => "looks",
             Self::Flags => "flags",
             Self::Recipes => "recipes",
+            Self::Lazy => "lazy",
             Self::Frames => "frames",
             Self::Descriptors => "descriptors",
             Self::Memory => "memory",
@@ -101,7 +105,7 @@ impl Parts {
         parts.iter().fold(Self::NONE, |all, &part| all.with(part))
     }
 
-    /// Any set, from 17 bits of a number.
+    /// Any set, from the low bits of a number.
     #[must_use]
     pub fn from_bits(bits: u32) -> Self {
         Self(bits & ((1 << Part::ALL.len()) - 1))

@@ -7,7 +7,8 @@
 //! - a guest address whose page's entry was found not to be 0 on every path since the address was computed,
 //!   through the table of its direction, for no more bytes than are known to lie in the page.
 //!
-//! Besides, the registers that must not change do not, no 64-bit result gets into a guest register, and
+//! Besides, the registers that must not change do not, the host's stack is as it was wherever control leaves,
+//! no 64-bit result gets into a guest register, and
 //! control leaves only for shared routines. What cannot be seen in the code of one block (that the distances
 //! of accesses which share a lookup stay in its page, and the lengths of string instructions) is left to the
 //! comparison with the interpreter.
@@ -23,7 +24,7 @@ use iced_x86::{
 
 use crate::entry::{CONTEXT_LEN, Routines, TARGET_COUNT};
 use crate::layout::{BIAS, CONTEXT, TARGETS, frame, host, pinned};
-use crate::listing::{Shift, host_text};
+use crate::listing::{Layout, Shift, host_text};
 use crate::lower::Lowered;
 
 /// Host registers that hold no guest register and keep their value.
@@ -46,6 +47,8 @@ enum Value {
     Pages(u8, i32),
     /// Page number of the address in a register.
     Page(u8),
+    /// Page number of an address that is in no register.
+    AnyPage,
     /// Entry of that page.
     Entry(Entry),
     /// The same plus r8 (`lower/memory.rs`, `unframed`).
@@ -124,17 +127,20 @@ enum Flags {
 struct State {
     r: [Value; 16],
     flags: Flags,
+    /// Bytes on the host's stack above the return address.
+    stack: i32,
 }
 
 impl State {
-    const START: Self = Self { r: [Value::Any; 16], flags: Flags::Any };
+    const START: Self = Self { r: [Value::Any; 16], flags: Flags::Any, stack: 0 };
 
     fn meet(&self, other: &Self) -> Self {
         let mut r = self.r;
         for (mine, theirs) in r.iter_mut().zip(other.r) {
             *mine = mine.meet(theirs);
         }
-        Self { r, flags: if self.flags == other.flags { self.flags } else { Flags::Any } }
+        let flags = if self.flags == other.flags { self.flags } else { Flags::Any };
+        Self { r, flags, stack: self.stack }
     }
 
     /// A register changes. What is known about the address in it is known about a copy from then on: EAX
@@ -191,10 +197,10 @@ impl State {
 ///
 /// # Panics
 /// It breaks a rule: that is what this is for.
-pub(crate) fn check(lowered: &Lowered, address: usize, routines: &Routines) {
+pub(crate) fn check(lowered: &Lowered, layout: Layout, routines: &Routines) {
     let mut verifier = Verifier {
         code: &lowered.code,
-        address,
+        layout,
         routines,
         factory: InstructionInfoFactory::new(),
         states: vec![None; lowered.code.len()],
@@ -204,7 +210,7 @@ pub(crate) fn check(lowered: &Lowered, address: usize, routines: &Routines) {
     if let Err((at, rule)) = result {
         panic!(
             "translated code breaks a rule at +{at:x}: {rule}\n{}",
-            host_text(&lowered.code, address, routines)
+            host_text(&lowered.code, layout, routines)
         );
     }
 }
@@ -213,7 +219,7 @@ type Broken = (usize, String);
 
 struct Verifier<'a> {
     code: &'a [u8],
-    address: usize,
+    layout: Layout,
     routines: &'a Routines,
     factory: InstructionInfoFactory,
     /// By offset.
@@ -244,6 +250,9 @@ impl Verifier<'_> {
         let Some(known) = self.states.get_mut(to) else {
             return Err((from, "control runs out of the block".to_owned()));
         };
+        if known.as_ref().is_some_and(|known| known.stack != state.stack) {
+            return Err((from, "the host's stack depends on the way".to_owned()));
+        }
         let next = known.as_ref().map_or(state, |known| known.meet(&state));
         if *known != Some(next) {
             *known = Some(next);
@@ -259,7 +268,7 @@ impl Verifier<'_> {
             state.set(shift.to, Value::Any);
             return self.flow(at, at + Shift::LEN, state);
         }
-        let mut decoder = Decoder::with_ip(64, code, (self.address + at) as u64, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(64, code, self.layout.address_of(at) as u64, DecoderOptions::NONE);
         let ins = decoder.decode();
         let fail = |rule: &str| Err((at, rule.to_owned()));
         if ins.is_invalid() {
@@ -283,19 +292,28 @@ impl Verifier<'_> {
             }
             FlowControl::UnconditionalBranch => self.branch(at, &ins, state),
             FlowControl::Call => {
-                self.leave(&state).map_err(|rule| (at, rule))?;
+                self.call(&state).map_err(|rule| (at, rule))?;
+                // Another block gets the alignment that this one got.
+                let to_block = self.layout.offset_of(ins.near_branch64() as usize).is_some();
+                if state.stack != if to_block { 8 } else { 0 } {
+                    return fail("a call with a misaligned stack");
+                }
                 self.branch(at, &ins, State::START)?;
-                self.flow(at, next, State::START)
+                self.flow(at, next, State { stack: state.stack, ..State::START })
             }
             FlowControl::IndirectBranch | FlowControl::IndirectCall => {
-                self.leave(&state).map_err(|rule| (at, rule))?;
+                let call = ins.flow_control() == FlowControl::IndirectCall;
+                if call { self.call(&state) } else { self.leave(&state) }.map_err(|rule| (at, rule))?;
                 let to = ins.memory_base();
                 if ins.op0_kind() != OpKind::Memory || state.get(number(to)) != Value::Target {
                     return fail("an indirect branch that is not through the table of targets");
                 }
-                match ins.flow_control() {
-                    FlowControl::IndirectCall => self.flow(at, next, State::START),
-                    _ => Ok(()),
+                if call && state.stack != 8 {
+                    return fail("a call with a misaligned stack");
+                }
+                match call {
+                    true => self.flow(at, next, State { stack: state.stack, ..State::START }),
+                    false => Ok(()),
                 }
             }
             FlowControl::Return => self.leave(&state).map_err(|rule| (at, rule)),
@@ -305,8 +323,7 @@ impl Verifier<'_> {
 
     fn branch(&mut self, at: usize, ins: &Instruction, state: State) -> Result<(), Broken> {
         let to = ins.near_branch64() as usize;
-        let offset = to.wrapping_sub(self.address);
-        if offset < self.code.len() {
+        if let Some(offset) = self.layout.offset_of(to) {
             return self.flow(at, offset, state);
         }
         self.leave(&state).map_err(|rule| (at, rule))?;
@@ -316,8 +333,16 @@ impl Verifier<'_> {
         }
     }
 
-    /// Guest registers are 32 bits wide where control leaves.
+    /// The stack is as it was where control leaves for good.
     fn leave(&self, state: &State) -> Result<(), String> {
+        match state.stack {
+            0 => self.call(state),
+            n => Err(format!("{n} bytes are left on the host's stack")),
+        }
+    }
+
+    /// Guest registers are 32 bits wide where control leaves.
+    fn call(&self, state: &State) -> Result<(), String> {
         for r in (0..16).filter(|&r| is_guest(r)) {
             if matches!(state.get(r), Value::Host { .. } | Value::Wide) {
                 return Err(format!("register {r} has more than 32 bits"));
@@ -363,7 +388,7 @@ impl Verifier<'_> {
                 let known = (scale, displacement, size) == (8, 0, 8)
                     || (scale, displacement, size) == (8, WRITE_TABLE as i64, 8)
                     || (scale, displacement, size) == (4, CODE_TABLE as i64, 4);
-                let page = matches!(state.get(number(index)), Value::Page(_));
+                let page = matches!(state.get(number(index)), Value::Page(_) | Value::AnyPage);
                 match known && page && !write {
                     true => Ok(()),
                     false => Err("a place in the view tables that is no entry".to_owned()),
@@ -402,6 +427,17 @@ impl Verifier<'_> {
         let m = ins.mnemonic();
         let flags = self.flags(ins, state);
         let special = self.special(ins, state);
+        state.stack -= ins.stack_pointer_increment();
+        if state.stack < 0 {
+            return Err("the host's stack pointer rises above the return address".to_owned());
+        }
+        if ins.op0_kind() == OpKind::Register
+            && ins.op0_register() == Register::RSP
+            && matches!(m, Mnemonic::Add | Mnemonic::Sub)
+        {
+            let by = immediate(ins) as i32;
+            state.stack += if m == Mnemonic::Sub { by } else { -by };
+        }
         let written: Vec<u8> = self
             .factory
             .info(ins)
@@ -422,7 +458,9 @@ impl Verifier<'_> {
                 R12 if !steps => {
                     return Err("the budget changes by something else than a constant".to_owned());
                 }
-                RSP if !steps => return Err("the host's stack pointer changes".to_owned()),
+                RSP if !steps && !matches!(m, Mnemonic::Push | Mnemonic::Pop) => {
+                    return Err("the host's stack pointer changes".to_owned());
+                }
                 _ => {}
             }
             let explicit = ins.op0_kind() == OpKind::Register && number(ins.op0_register()) == r;
@@ -499,7 +537,7 @@ impl Verifier<'_> {
                 Value::Copy(x) | Value::Sum(x, _) => Value::Page(x),
                 Value::Differ(x, last) => Value::Pages(x, last),
                 // The address itself is not needed any more.
-                _ => Value::Page(number(d)),
+                _ => Value::AnyPage,
             },
             (Mnemonic::Lea, None) if d.is_gpr32() && ins.memory_index() == Register::None => {
                 Value::Sum(number(base), displacement)
@@ -595,7 +633,12 @@ mod tests {
         let code = ops.finalize().unwrap();
         let mut verifier = Verifier {
             code: &code,
-            address: cache.next_address(),
+            layout: Layout {
+                address: cache.next_address(),
+                hot: code.len(),
+                cold_address: cache.next_address() + code.len(),
+                len: code.len(),
+            },
             routines: &routines,
             factory: InstructionInfoFactory::new(),
             states: vec![None; code.len()],
@@ -653,10 +696,12 @@ mod tests {
     fn rules_about_registers_and_the_state_are_enforced() {
         let inside = verdict(|ops| dynasm!(ops ; .arch x64 ; mov eax, [r13 + gpr(3)]));
         assert_eq!(inside, Ok(()));
-        let rules: [(&str, fn(&mut VecAssembler<X64Relocation>)); 7] = [
+        let rules: [(&str, fn(&mut VecAssembler<X64Relocation>)); 9] = [
             ("must not change", |ops| dynasm!(ops ; .arch x64 ; mov r15, rax)),
             ("the budget", |ops| dynasm!(ops ; .arch x64 ; mov r12d, eax)),
             ("stack pointer", |ops| dynasm!(ops ; .arch x64 ; mov rsp, rax)),
+            ("are left on the host's stack", |ops| dynasm!(ops ; .arch x64 ; push r10)),
+            ("rises above", |ops| dynasm!(ops ; .arch x64 ; pop r9)),
             ("64-bit result", |ops| dynasm!(ops ; .arch x64 ; add rax, rcx)),
             ("not in the state", |ops| dynasm!(ops ; .arch x64 ; mov eax, [r13 + 0x10000])),
             ("an address in the state", |ops| dynasm!(ops ; .arch x64 ; mov [r13 + TARGETS], rax)),

@@ -23,6 +23,8 @@ pub fn config(boot: Boot) -> MachineConfig {
             wall_start_ns: 1_700_000_000_000_000_000,
         },
         random: Box::new(|| 0x1234_5678),
+        network_card: emu_devices::machine::NetworkCard::Ne2000,
+        network: None,
         mac: [0, 0x22, 0x15, 1, 2, 3],
         preserve_mac: false,
         shares: None,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use emu_devices::machine::{SERIAL_PORTS, ram_size, vga_size};
+use emu_devices::machine::{NetworkCard, SERIAL_PORTS, ram_size, vga_size};
 
 use crate::image::Image;
 use crate::image::kernel_source::KernelFlags;
@@ -61,6 +61,17 @@ pub enum CtrlD {
     Guest,
 }
 
+/// What the user asked of the guest's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetWishes {
+    /// The network card is connected.
+    pub connect: bool,
+    /// It is not, whatever the image says.
+    pub refuse: bool,
+    /// The network card, if chosen.
+    pub card: Option<NetworkCard>,
+}
+
 /// What the user asked for.
 #[derive(Clone, Debug, Default)]
 pub struct BootOptions {
@@ -88,6 +99,8 @@ pub struct BootOptions {
     pub linger: Option<Duration>,
     /// The machine's state is saved at the end.
     pub save: bool,
+    /// The guest's network.
+    pub net: NetWishes,
 }
 
 /// What ends a run, and what the terminal does.
@@ -112,6 +125,10 @@ pub struct BootConfig {
     pub asked_memory: Option<u64>,
     /// A network card from a snapshot keeps its address.
     pub preserve_mac: bool,
+    /// The network card.
+    pub network_card: NetworkCard,
+    /// It is connected.
+    pub network: bool,
     /// Video memory in bytes.
     pub vga_memory_size: u32,
     /// ACPI tables and power management.
@@ -192,17 +209,25 @@ impl BootConfig {
             let hint = "give a Linux kernel with --kernel FILE [--initrd FILE]";
             return Err(not_yet("booting from firmware (bios) is".to_owned(), Some(hint)));
         }
-        let optional = [
-            ("network_relay_url", json.network_relay_url.is_some()),
-            ("net_device", json.net_device.as_deref().is_some_and(|kind| kind != "ne2k")),
-            ("virtio_console", json.virtio_console),
-            ("virtio_balloon", json.virtio_balloon),
-        ];
+        let optional = [("virtio_console", json.virtio_console), ("virtio_balloon", json.virtio_balloon)];
         for (key, asked) in optional {
             if asked {
                 warnings.push(format!("{}: {key} is not available yet and left out", image.path().display()));
             }
         }
+
+        if json.network_relay_url.is_some() && !options.net.connect && !options.net.refuse {
+            warnings.push(format!(
+                "{}: network_relay_url is left out; --net gives the guest a network",
+                image.path().display()
+            ));
+        }
+        let network_card = options.net.card.unwrap_or(match json.net_device.as_deref() {
+            None | Some("ne2k") => NetworkCard::Ne2000,
+            Some("virtio") => NetworkCard::Virtio,
+            // As v86 has it.
+            Some(_) => NetworkCard::None,
+        });
 
         let mut cmdline = options.cmdline.clone().or_else(|| json.cmdline.clone()).unwrap_or_default();
         if let Some(append) = options.append.as_deref().filter(|text| !text.is_empty()) {
@@ -230,12 +255,20 @@ impl BootConfig {
             ));
         }
 
+        if warm && options.net.card.is_some() {
+            warnings.push(
+                "started from a snapshot, which has its network card: --nic counts with --cold".to_owned(),
+            );
+        }
+
         let vga_memory = json.vga_memory_size.unwrap_or(DEFAULT_VGA_MEMORY);
         let vga_memory = u32::try_from(vga_memory).unwrap_or(u32::MAX);
         let config = Self {
             asked_memory: options.memory.or(json.memory_size).map(ram_size),
             preserve_mac: json.preserve_mac,
             memory_size: ram_size(options.memory.or(json.memory_size).unwrap_or(DEFAULT_MEMORY)),
+            network_card,
+            network: options.net.connect,
             vga_memory_size: vga_size(vga_memory),
             acpi: json.acpi,
             // COM2 is always there: the guest service has it, or finds nobody.
@@ -403,12 +436,32 @@ mod tests {
 
     #[test]
     fn what_comes_later_and_is_optional_is_a_warning() {
-        let json = r#"{"virtio_balloon": true, "net_device": {"type": "virtio"}, "bios": {"url": "./b"},
+        let json = r#"{"virtio_balloon": true, "network_relay_url": "wss://x", "bios": {"url": "./b"},
                        "bzimage": {"url": "./k"}}"#;
         let (_, warnings) = resolve(json, &BootOptions::default()).unwrap();
         assert_eq!(warnings.len(), 2, "{warnings:?}");
-        let (_, warnings) = resolve(r#"{"net_device": {"type": "ne2k"}}"#, &BootOptions::default()).unwrap();
-        assert!(warnings.is_empty(), "{warnings:?}");
+        let net = NetWishes { connect: true, ..NetWishes::default() };
+        let (config, warnings) = resolve(json, &BootOptions { net, ..BootOptions::default() }).unwrap();
+        assert!(warnings.len() == 1 && config.network, "{warnings:?}");
+    }
+
+    #[test]
+    fn network_card_is_the_flags_else_the_images_else_v86s() {
+        for (json, flag, card) in [
+            ("{}", None, NetworkCard::Ne2000),
+            (r#"{"net_device": {"type": "ne2k"}}"#, None, NetworkCard::Ne2000),
+            (r#"{"net_device": {"type": "virtio"}}"#, None, NetworkCard::Virtio),
+            (r#"{"net_device": {"type": "none"}}"#, None, NetworkCard::None),
+            (
+                r#"{"net_device": {"type": "none"}}"#,
+                Some(NetworkCard::VirtioOffload),
+                NetworkCard::VirtioOffload,
+            ),
+        ] {
+            let net = NetWishes { card: flag, ..NetWishes::default() };
+            let (config, warnings) = resolve(json, &BootOptions { net, ..BootOptions::default() }).unwrap();
+            assert_eq!((config.network_card, warnings), (card, vec![]), "{json}");
+        }
     }
 
     #[test]

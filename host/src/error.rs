@@ -42,6 +42,10 @@ pub enum Error {
     #[cfg(unix)]
     #[error(transparent)]
     Share(#[from] crate::shares::ShareError),
+    /// The guest's network.
+    #[cfg(target_os = "linux")]
+    #[error(transparent)]
+    Net(#[from] crate::net::NetError),
     /// The guest service, put into a guest.
     #[error(transparent)]
     Install(#[from] crate::run::install::InstallError),
@@ -73,6 +77,12 @@ impl Error {
             Self::Console(_) => None,
             #[cfg(unix)]
             Self::Share(_) => None,
+            #[cfg(target_os = "linux")]
+            Self::Net(crate::net::NetError::Listen { .. }) => {
+                Some("choose another port; 0 takes a free one".to_owned())
+            }
+            #[cfg(target_os = "linux")]
+            Self::Net(_) => None,
             Self::Install(error) => error.hint(),
             #[cfg(unix)]
             Self::Control(error) => error.hint(),

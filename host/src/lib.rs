@@ -12,6 +12,7 @@
 //! | [`control`] | machines with a name, used by other env86 processes |
 //! | [`rpc`] | the service inside the guest: commands, files, connections, clock |
 //! | [`run`] | one command in a guest: streams, signals, exit status |
+//! | [`net`] | the guest's network, made of the host's sockets |
 //! | [`shares`] | directories of the host, shown to the guest |
 //! | [`vm`] | the only module that knows how the machine is built and driven |
 //! | [`lockstep`] | two engines on the same guest, compared until they differ |
@@ -34,6 +35,8 @@ pub mod fs;
 pub mod image;
 pub mod limits;
 pub mod lockstep;
+#[cfg(target_os = "linux")]
+pub mod net;
 pub mod paths;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod perf_map;

@@ -94,6 +94,42 @@ pub const MAX_SNAPSHOT_PARTS: u64 = 1024;
 /// Longest name of a snapshot, in bytes.
 pub const MAX_SNAPSHOT_NAME: usize = 100;
 
+/// Frames from the guest that wait for the network's thread, in bytes; more are dropped.
+pub const CABLE_TO_NET: usize = 1 << 20;
+
+/// Frames for the guest that its card has not taken, in bytes; the network waits.
+pub const CABLE_TO_CARD: usize = 256 << 10;
+
+/// TCP connections of a guest, those being made included. Further ones get no answer.
+pub const NET_TCP_FLOWS: usize = 2048;
+
+/// TCP connections being made to the outside. The oldest one gives way to a new one.
+pub const NET_TCP_PENDING: usize = 512;
+
+/// UDP conversations of a guest. The one that was silent for longest gives way to a new one.
+pub const NET_UDP_FLOWS: usize = 512;
+
+/// Destinations and identifiers of a guest's pings. The oldest gives way.
+pub const NET_PINGS: usize = 64;
+
+/// DNS questions that wait for an answer. Further ones are dropped.
+pub const NET_DNS_QUERIES: usize = 256;
+
+/// Datagrams being put together from fragments. The oldest gives way.
+pub const NET_REASSEMBLIES: usize = 16;
+
+/// Machines that the relay of `env86 network` serves at a time.
+pub const RELAY_CONNECTIONS: usize = 16;
+
+/// Ports of the host that lead to a guest.
+pub const NET_FORWARDS: usize = 256;
+
+/// Rules of the network's policy, for either verdict.
+pub const NET_RULES: usize = 1024;
+
+/// Addresses remembered for names that rules speak of. The one that expires first gives way.
+pub const NET_LEARNT: usize = 1024;
+
 /// What an archive image may cost before it is refused.
 #[derive(Clone, Copy, Debug)]
 pub struct ArchiveLimits {

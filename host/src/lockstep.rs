@@ -240,6 +240,8 @@ mod tests {
             filesystem: None,
             shares: None,
             random: Box::new(|| 4),
+            network_card: emu_devices::machine::NetworkCard::Ne2000,
+            network: None,
             mac: [2; 6],
             preserve_mac: false,
             virtio_rng: false,

@@ -15,15 +15,19 @@ use emu_core::time::ClockSource;
 use emu_devices::machine::{
     BuildError, HostMessage, LoadError, Machine, MachineConfig, Mailbox, RestoreFailure, SERIAL_PORTS,
 };
+#[cfg(target_os = "linux")]
+use emu_devices::net::{Cable, NetSink};
 use emu_devices::serial::NullSink;
 use emu_devices::virtio::p9::P9Handler;
 
-pub use emu_devices::machine::{Boot, LinuxBoot, StopReason};
+pub use emu_devices::machine::{Boot, LinuxBoot, NetworkCard, StopReason};
 pub use emu_devices::serial::SerialSink;
 
 use crate::clock::{self, Random, SystemClock};
 use crate::config::{ClockMode, Engine, Translator};
 use crate::error::one_line;
+#[cfg(target_os = "linux")]
+use crate::net::{CardEnd, NetEnd};
 use crate::rpc;
 use crate::rpc::wire::Service;
 use crate::snapshot::SnapshotFileError;
@@ -70,6 +74,10 @@ pub struct VmSpec {
     pub memory_size: u64,
     /// A network card from a snapshot keeps its address.
     pub preserve_mac: bool,
+    /// The network card; a snapshot has its own.
+    pub network_card: NetworkCard,
+    /// The network card gets a cable, whose other end is [`Vm::network`].
+    pub network: bool,
     /// Video memory in bytes.
     pub vga_memory_size: u32,
     /// ACPI tables and power management.
@@ -151,6 +159,18 @@ pub struct Vm {
     pub service: Option<Service>,
     /// The machine comes from a snapshot.
     pub restored: bool,
+    /// The network card's cable, if that was asked for and the machine has a card.
+    #[cfg(target_os = "linux")]
+    pub network: Option<Network>,
+}
+
+/// A network card's cable that leads nowhere yet.
+#[cfg(target_os = "linux")]
+pub struct Network {
+    /// The end for [`crate::net::UserNet::start`].
+    pub end: NetEnd,
+    /// The card's address.
+    pub mac: [u8; 6],
 }
 
 /// Why no machine was built.
@@ -168,6 +188,9 @@ pub enum VmError {
     /// The host has no random numbers.
     #[error("Cannot build the machine: no random numbers: {0}")]
     Random(getrandom::Error),
+    /// The host has no descriptor left for the network card's cable.
+    #[error("Cannot build the machine: no network")]
+    Cable(#[source] std::io::Error),
     /// The kernel does not boot.
     #[error("Cannot boot the kernel: {origin}")]
     Kernel {
@@ -247,8 +270,15 @@ fn translator(settings: &Translator) -> Result<emu_jit::Jit, VmError> {
 }
 
 fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<Vm, VmError> {
-    let Parts { machine, service, restored, mailbox } = assemble(spec, engine)?;
-    Ok(Vm { runner: Box::new(machine), guest: Arc::new(Remote(mailbox)), service, restored })
+    let parts = assemble(spec, engine)?;
+    Ok(Vm {
+        runner: Box::new(parts.machine),
+        guest: Arc::new(Remote(parts.mailbox)),
+        service: parts.service,
+        restored: parts.restored,
+        #[cfg(target_os = "linux")]
+        network: parts.network,
+    })
 }
 
 /// A machine with the deterministic clock, for whoever drives it step by step.
@@ -275,6 +305,8 @@ struct Parts<E: CpuEngine> {
     service: Option<Service>,
     restored: bool,
     mailbox: Arc<Mailbox>,
+    #[cfg(target_os = "linux")]
+    network: Option<Network>,
 }
 
 fn assemble<E: CpuEngine>(spec: VmSpec, engine: E) -> Result<Parts<E>, VmError> {
@@ -302,6 +334,18 @@ fn assemble<E: CpuEngine>(spec: VmSpec, engine: E) -> Result<Parts<E>, VmError> 
         false => (None, com2.then(|| Box::new(NullSink) as Box<dyn SerialSink>)),
     };
     let silent = |exists: bool| exists.then(|| Box::new(NullSink) as Box<dyn SerialSink>);
+    #[cfg(target_os = "linux")]
+    let (cable, end) = match spec.network {
+        true => {
+            let mailbox = mailbox.clone();
+            let (card, end) =
+                crate::net::cable(Arc::new(move || mailbox.wake_network())).map_err(VmError::Cable)?;
+            (Some(Box::new(CardCable(card)) as Box<dyn Cable>), Some(end))
+        }
+        false => (None, None),
+    };
+    #[cfg(not(target_os = "linux"))]
+    let cable = None;
     let (boot, restored) = match spec.start {
         Start::Kernel { boot, origin } => (Boot::Linux(boot), Err(origin)),
         Start::Snapshot { opened, reboot } => (Boot::Deferred(reboot), Ok(*opened)),
@@ -315,14 +359,17 @@ fn assemble<E: CpuEngine>(spec: VmSpec, engine: E) -> Result<Parts<E>, VmError> 
         boot,
         filesystem: spec.filesystem,
         clock,
+        network_card: spec.network_card,
+        network: cable,
         mac: mac(&mut random),
-        preserve_mac: spec.preserve_mac,
+        // On a network of its own there is nobody to confuse it with, and the guest's driver goes on.
+        preserve_mac: spec.preserve_mac || spec.network,
         shares: spec.shares,
         virtio_rng: true,
         random: Box::new(move || random.next_u32()),
     };
     let was_restored = restored.is_ok();
-    let machine = match restored {
+    let mut machine = match restored {
         Ok(opened) => {
             let Opened { path, compressed, reader, .. } = opened;
             Machine::restore(config, engine, mailbox.clone(), reader)
@@ -333,8 +380,19 @@ fn assemble<E: CpuEngine>(spec: VmSpec, engine: E) -> Result<Parts<E>, VmError> 
             error => VmError::Build(error),
         })?,
     };
-    let service = service.map(|guest| Service::new(guest, mailbox.clone()));
-    Ok(Parts { machine, service, restored: was_restored, mailbox })
+    let card = machine.mac();
+    let service = service
+        .map(|guest| Service::new(guest, mailbox.clone()).with_network(spec.network && card.is_some()));
+    #[cfg(target_os = "linux")]
+    let network = end.zip(card).map(|(end, mac)| Network { end, mac });
+    Ok(Parts {
+        machine,
+        service,
+        restored: was_restored,
+        mailbox,
+        #[cfg(target_os = "linux")]
+        network,
+    })
 }
 
 fn restore_failed(error: RestoreFailure, path: PathBuf, compressed: bool) -> VmError {
@@ -384,6 +442,24 @@ impl<E: CpuEngine + Send> Runner for Machine<E> {
 
     fn capture_copy(&mut self) -> Box<dyn Capture + Send> {
         Box::new(Machine::snapshot(self).detach())
+    }
+}
+
+/// The card's end of the cable.
+#[cfg(target_os = "linux")]
+struct CardCable(CardEnd);
+
+#[cfg(target_os = "linux")]
+impl NetSink for CardCable {
+    fn send(&mut self, frame: &[u8]) {
+        self.0.send(frame);
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Cable for CardCable {
+    fn receive(&mut self, deliver: &mut dyn FnMut(&[u8]) -> bool) -> usize {
+        self.0.receive(deliver)
     }
 }
 

@@ -89,7 +89,7 @@ fn snapshot_commands_have_help_and_take_flags_in_either_spelling() {
 
 #[test]
 fn commands_that_come_later_say_so() {
-    for verb in ["pull", "create", "prepare", "serve", "network", "assets"] {
+    for verb in ["pull", "create", "prepare", "serve", "assets"] {
         assert_error(&run(&[verb]), "not available yet");
         assert_error(&run(&[verb, "-net", "image", "ls", "-la"]), "not available yet");
     }
@@ -117,8 +117,8 @@ fn wrong_usage_is_status_1() {
     assert_error(&run(&["boot", "--memory", "3G", "img"]), "at most 2G");
     assert_error(&run(&["boot", "--timeout", "-1", "img"]), "number of seconds");
     assert_error(&run(&["boot", "--engine", "warp", "img"]), "warp");
-    assert_error(&run(&["boot", "-p", "80", "img"]), "expected HOSTPORT:GUESTPORT");
-    assert_error(&run(&["boot", "-p", "80:http", "img"]), "expected HOSTPORT:GUESTPORT");
+    assert_error(&run(&["boot", "-p", "80", "img"]), "expected [ADDRESS:]HOST-PORT:GUEST-PORT");
+    assert_error(&run(&["boot", "-p", "80:http", "img"]), "a port is a number");
     assert_error(&run(&["boot", "--exit-on", &"x".repeat(4097), "img"]), "longer than 4096 bytes");
     assert_error(&run(&["--nonsense"]), "--nonsense");
 }
@@ -145,9 +145,7 @@ fn old_flags_are_understood_in_every_spelling() {
 fn features_that_come_later_say_so() {
     assert_error(&run(&["boot", "--bios", "bios.bin", "img"]), "--bios): not available yet");
     assert_error(&run(&["boot", "--vga-bios=vga.bin", "img"]), "--vga-bios): not available yet");
-    let warned: [(&[&str], &str); 5] = [
-        (&["boot", "-net", "img"], "--net"),
-        (&["boot", "-n", "-p", "8080:80", "img"], "-p"),
+    let warned: [(&[&str], &str); 3] = [
         (&["boot", "-console-url", "img"], "--console-url"),
         (&["boot", "-cdp", "img"], "--cdp"),
         (&["boot", "img", "extra"], "ignored: extra"),
@@ -163,13 +161,13 @@ fn features_that_come_later_say_so() {
 
 #[test]
 fn quiet_leaves_errors_and_drops_warnings() {
-    let quiet = run(&["boot", "--quiet", "-net", "img"]);
+    let quiet = run(&["boot", "--quiet", "-cdp", "img"]);
     assert_error(&quiet, "Cannot find the image: img");
 }
 
 #[test]
 fn json_errors_are_objects() {
-    for line in [&["boot", "--json", "-net", "img"][..], &["boot", "--json", "-nonsense"]] {
+    for line in [&["boot", "--json", "-cdp", "img"][..], &["boot", "--json", "-nonsense"]] {
         let run = run(line);
         assert_eq!(run.status, 1);
         let objects: Vec<serde_json::Value> =

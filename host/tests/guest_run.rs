@@ -343,12 +343,14 @@ fn mounts_through_the_service_are_the_same_directories() {
         [format!("{}:/mnt/a", directory.path().display()), format!("{}:/mnt/b:ro", other.path().display())];
     let flags = ["--mount-by-service", "-m", &mounts[0], "-m", &mounts[1]];
     let script = "cat /mnt/a/from-host /mnt/b/file && head -c 300000 /dev/urandom >/mnt/a/large && \
-                  cksum </mnt/a/large && ! touch /mnt/b/x 2>/dev/null && ! grep -q virtio.*/mnt/a /proc/mounts";
+                  sha256sum </mnt/a/large && ! touch /mnt/b/x 2>/dev/null && ! grep -q virtio.*/mnt/a /proc/mounts";
     let run = command(&flags, &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
     assert_eq!(run.status.code(), Some(0), "{} {}", text(&run.stdout), text(&run.stderr));
     assert!(text(&run.stdout).starts_with("host\nother\n"), "{}", text(&run.stdout));
-    let sum =
-        Command::new("cksum").stdin(File::open(directory.path().join("large")).unwrap()).output().unwrap();
+    let sum = Command::new("sha256sum")
+        .stdin(File::open(directory.path().join("large")).unwrap())
+        .output()
+        .unwrap();
     assert!(text(&run.stdout).ends_with(&text(&sum.stdout)), "{} {}", text(&run.stdout), text(&sum.stdout));
 }
 
@@ -455,7 +457,12 @@ fn full_screen_program_draws_follows_resizes_and_saves() {
         wait_for(&mut user, &mut seen, &format!("\u{1b}[{rows};1H"));
         seen.clear();
     }
-    user.write_all(b"ddihello \x1b:wq\r").unwrap();
+    for (typed, drawn) in [("ddi", "I /mnt/file"), ("hello ", "\u{1b}[1;7H"), ("\u{1b}", "- /mnt/file")] {
+        user.write_all(typed.as_bytes()).unwrap();
+        wait_for(&mut user, &mut seen, drawn);
+        seen.clear();
+    }
+    user.write_all(b":wq\r").unwrap();
     let drain = thread::spawn(move || {
         let mut buffer = [0; 1000];
         while user.read(&mut buffer).is_ok_and(|count| count > 0) {}

@@ -106,6 +106,8 @@ fn restore(image: &Image, opened: Opened) -> Vm {
     vm::build(VmSpec {
         memory_size: config.memory_size,
         preserve_mac: true,
+        network_card: config.network_card,
+        network: false,
         vga_memory_size: config.vga_memory_size,
         acpi: config.acpi,
         uarts: config.uarts,

@@ -100,6 +100,8 @@ pub fn run_with_clock(
         filesystem: None,
         clock: clock(start),
         random: Box::new(|| 0),
+        network_card: emu_devices::machine::NetworkCard::Ne2000,
+        network: None,
         mac: [0x02, 0, 0, 0, 0, 1],
         preserve_mac: false,
         shares: None,

@@ -9,6 +9,7 @@
 //! | `console.rs` | a guest's console: lines and when they came |
 //! | `session.rs` | one booted guest per engine; one at a time runs |
 //! | `machine.rs` | boot, restore, idle, memory |
+//! | `network.rs` | `benches network`: transfers over the network cards |
 //! | `results.rs` | medians, ratios, the table |
 //! | `html.rs` | the page |
 
@@ -17,6 +18,7 @@ mod engines;
 mod html;
 mod image;
 mod machine;
+pub mod network;
 mod programs;
 mod results;
 mod session;

@@ -151,7 +151,7 @@ pub const ALL: &[Workload] = &[
 ];
 
 /// What the list will have once env86 has the parts for it.
-pub const NOT_YET: &[(&str, &str)] = &[("network throughput", "needs the virtual network")];
+pub const NOT_YET: &[(&str, &str)] = &[];
 
 impl Workload {
     /// Line for the guest's agent.

@@ -43,6 +43,8 @@ pub fn run(engine: impl CpuEngine, image: Vec<u8>) -> Result<String, String> {
         shares: None,
         clock: ClockSource::Deterministic { ps_per_instruction: 1000, wall_start_ns: 0 },
         random: Box::new(|| 0),
+        network_card: emu_devices::machine::NetworkCard::Ne2000,
+        network: None,
         mac: [2, 0, 0, 0, 0, 1],
         preserve_mac: false,
         virtio_rng: false,

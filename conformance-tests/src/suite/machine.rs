@@ -96,6 +96,8 @@ pub fn run<E: CpuEngine>(job: &Job, engine: E) -> io::Result<String> {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             random
         }),
+        network_card: emu_devices::machine::NetworkCard::Ne2000,
+        network: None,
         mac: [0, 0x22, 0x15, 1, 2, 3],
         preserve_mac: false,
         virtio_rng: false,

@@ -1,6 +1,7 @@
 //! Decoded blocks, cached by physical address and mode, dropped when their bytes are written.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use super::insn::Insn;
 use crate::cpu::ModeKey;
@@ -15,8 +16,9 @@ pub const MAX_INSNS: usize = 64;
 /// Entries of the direct-mapped lookup table.
 const FAST_ENTRIES: usize = 1 << 15;
 
-/// Above this many stored instructions the cache starts afresh (about 64 MiB).
-const MAX_STORED: usize = 2 << 20;
+/// Above this many stored instructions the cache starts afresh (about 128 MiB). A compiler's run over a few files
+/// decodes two million.
+const MAX_STORED: usize = 4 << 20;
 
 /// A run of instructions up to a control transfer or the end of its page. One cache line: an idle
 /// guest's timer tick runs thousands of blocks that have gone cold.
@@ -131,13 +133,42 @@ struct Fast {
 
 const NO_KEY: u64 = u64::MAX;
 
+/// A fast hash for what is looked up all the time. A guest can choose its addresses so that they collide, at its own
+/// expense: how many there can be is bounded.
+#[derive(Clone, Copy, Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        // A table takes places from the low bits and tags from the high ones.
+        self.0 ^ self.0 >> 32
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u32(&mut self, key: u32) {
+        self.write_u64(u64::from(key));
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = (self.0.rotate_left(5) ^ key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+/// A map from places in guest code.
+pub type KeyMap<K, V> = HashMap<K, V, BuildHasherDefault<KeyHasher>>;
+
 /// All decoded blocks.
 pub struct BlockCache {
     blocks: Vec<Block>,
     insns: Vec<Insn>,
     fast: Box<[Fast]>,
-    by_key: HashMap<u64, BlockId>,
-    by_page: HashMap<u32, Vec<BlockId>>,
+    by_key: KeyMap<u64, BlockId>,
+    by_page: KeyMap<u32, Vec<BlockId>>,
     /// Blocks decoded and dropped, for statistics.
     pub decoded: u64,
     /// Blocks dropped because their bytes were written.
@@ -175,8 +206,8 @@ impl BlockCache {
             blocks: Vec::new(),
             insns: Vec::new(),
             fast: vec![Fast { key: NO_KEY, id: 0 }; FAST_ENTRIES].into_boxed_slice(),
-            by_key: HashMap::new(),
-            by_page: HashMap::new(),
+            by_key: KeyMap::default(),
+            by_page: KeyMap::default(),
             decoded: 0,
             invalidated: 0,
             generation: 0,
@@ -197,6 +228,13 @@ impl BlockCache {
         let id = *self.by_key.get(&key)?;
         self.fast[slot(key)] = Fast { key, id };
         Some(id)
+    }
+
+    /// The block with this key, without remembering that it was asked for.
+    #[inline]
+    pub fn peek(&self, key: u64) -> Option<BlockId> {
+        let e = self.fast[slot(key)];
+        if e.key == key { Some(e.id) } else { self.by_key.get(&key).copied() }
     }
 
     /// The block.

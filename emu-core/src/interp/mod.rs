@@ -189,15 +189,20 @@ impl Interpreter {
         limit: u32,
     ) -> Exec<Fetched> {
         let mut insns: Vec<Insn> = Vec::with_capacity(block::MAX_INSNS);
-        let page_start = u64::from(phys & !0xFFF);
-        let mut page = [0u8; 0x1000];
-        if !env.mem.dma_read(page_start, &mut page) {
+        let start = (phys & 0xFFF) as usize;
+        // No more than the longest block: copying the page would take longer than decoding.
+        let len = (0x1000 - start).min(block::MAX_INSNS * iced::MAX_LEN);
+        let mut bytes = [0u8; block::MAX_INSNS * iced::MAX_LEN];
+        let Some(bytes) = bytes.get_mut(..len) else {
+            return self.fetch_bytewise(cpu, env, lin, limit).map(Fetched::Single);
+        };
+        if !env.mem.dma_read(u64::from(phys), bytes) {
             return self.fetch_bytewise(cpu, env, lin, limit).map(Fetched::Single);
         }
-        let start = (phys & 0xFFF) as usize;
+        let end = start + len;
         let mut at = start;
-        while insns.len() < block::MAX_INSNS && at < 0x1000 {
-            match iced::decode(&page[at..], cpu.mode) {
+        while insns.len() < block::MAX_INSNS && at < end {
+            match iced::decode(&bytes[at - start..], cpu.mode) {
                 Decode::Insn(mut insn) => {
                     at += usize::from(insn.len);
                     insn.end = (at - start) as u16;

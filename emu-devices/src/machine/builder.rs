@@ -4,7 +4,7 @@ use emu_core::irq::IrqLine;
 use emu_core::snapshot::slots;
 
 use super::board::{Board, SavedDevice, id};
-use super::config::{SERIAL_PORTS, SHARES_TAG};
+use super::config::{NetworkCard, SERIAL_PORTS, SHARES_TAG};
 use crate::acpi::AcpiPm;
 use crate::audio::sb16::{SB16_IRQS, Sb16};
 use crate::block::floppy::Floppy;
@@ -19,8 +19,8 @@ use crate::input::i8042::I8042;
 use crate::irqchip::ioapic::IoApic;
 use crate::irqchip::lapic::LocalApic;
 use crate::irqchip::pic8259::Pic8259Pair;
-use crate::net::NoNetwork;
 use crate::net::ne2000::Ne2000Pci;
+use crate::net::{Cable, NoNetwork};
 use crate::parallel::ParallelPort;
 use crate::pci::{self, PciBus, devfn, pirq_line};
 use crate::serial::uart16550::Uart16550;
@@ -31,8 +31,8 @@ use crate::timer::pit8254::Pit8254;
 use crate::vga::Vga;
 use crate::virtio::rng::EntropySource;
 use crate::virtio::{
-    ConsoleSink, P9Handler, Slot, VirtioBalloon, VirtioConsole, VirtioDevice, VirtioNet, VirtioP9, VirtioPci,
-    VirtioRng,
+    ConsoleSink, Offload, P9Handler, Slot, VirtioBalloon, VirtioConsole, VirtioDevice, VirtioNet, VirtioP9,
+    VirtioPci, VirtioRng,
 };
 use crate::vmware_port::VmwarePort;
 
@@ -41,6 +41,9 @@ const P9_TAG: &str = "host9p";
 
 /// Largest payload of a virtio-net frame, as v86 has it.
 const MTU: u16 = 1500;
+
+/// Name of virtio-net in snapshots, where it has something that v86 has not.
+pub(super) const VIRTIO_NET: &str = "virtio-net";
 
 /// Name of the entropy device in snapshots.
 pub(super) const VIRTIO_RNG: &str = "virtio-rng";
@@ -59,6 +62,7 @@ pub(super) struct Parts {
     pub(super) filesystem: Option<Box<dyn P9Handler>>,
     /// Directories of the host.
     pub(super) shares: Option<Box<dyn P9Handler>>,
+    pub(super) network: Option<Box<dyn Cable>>,
     pub(super) mac: [u8; 6],
     /// A restored network card keeps the snapshot's address.
     pub(super) preserve_mac: bool,
@@ -74,8 +78,16 @@ pub(super) struct VirtioParts {
     pub(super) rng: Option<EntropySource>,
     /// Found in a snapshot of v86; nothing is connected to them.
     pub(super) console: bool,
-    pub(super) net: bool,
     pub(super) balloon: bool,
+    /// The network card; an NE2000 is none of them, but is chosen with them.
+    pub(super) card: NetworkCard,
+}
+
+/// Where the network card is.
+#[derive(Clone, Copy)]
+pub(super) enum Nic {
+    Ne2000(DeviceId),
+    Virtio(DeviceId),
 }
 
 /// Where the machine finds the chips it talks to itself.
@@ -84,6 +96,7 @@ pub(super) struct Wiring {
     pub(super) i8042: DeviceId,
     pub(super) vga: DeviceId,
     pub(super) p9: Option<DeviceId>,
+    pub(super) nic: Option<Nic>,
 }
 
 /// The sound card shares inputs with LPT1 and others.
@@ -218,11 +231,24 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
     b.pci.add(devfn::VGA, pci::config::vga(parts.vga_memory_size), vga);
     saved(b, vga, slots::VGA, "vga");
 
-    let mut nic = Ne2000Pci::new(pirq_line(devfn::NE2000, 1), parts.mac, Box::new(NoNetwork));
-    nic.set_preserve_mac(parts.preserve_mac);
-    let nic = add(b, Box::new(nic), Ne2000Pci::PORTS);
-    b.pci.add(devfn::NE2000, pci::config::ne2000(), nic);
-    saved(b, nic, slots::NE2000, "ne2000");
+    let card = parts.virtio.card;
+    let cable = parts.network.unwrap_or_else(|| Box::new(NoNetwork));
+    let nic = match card {
+        NetworkCard::Ne2000 => {
+            let mut nic = Ne2000Pci::new(pirq_line(devfn::NE2000, 1), parts.mac, cable);
+            nic.set_preserve_mac(parts.preserve_mac);
+            let nic = add(b, Box::new(nic), Ne2000Pci::PORTS);
+            b.pci.add(devfn::NE2000, pci::config::ne2000(), nic);
+            saved(b, nic, slots::NE2000, "ne2000");
+            Some(Nic::Ne2000(nic))
+        }
+        NetworkCard::Virtio | NetworkCard::VirtioOffload => {
+            let offload = if card == NetworkCard::Virtio { Offload::None } else { Offload::Tcp };
+            let net = VirtioNet::new(parts.mac, MTU, offload, cable);
+            Some(Nic::Virtio(add_virtio(b, net, Slot::NET, slots::VIRTIO_NET, VIRTIO_NET)))
+        }
+        NetworkCard::None => None,
+    };
 
     let ide = IdeController::new([irq(14), irq(15)], [None, None], None);
     let has_primary = ide.has_primary();
@@ -238,10 +264,6 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
         let console = VirtioConsole::new(Box::new(NoConsole));
         add_virtio(b, console, Slot::CONSOLE, slots::VIRTIO_CONSOLE, "virtio-console");
     }
-    if virtio.net {
-        let net = VirtioNet::new(parts.mac, MTU, Box::new(NoNetwork));
-        add_virtio(b, net, Slot::NET, slots::VIRTIO_NET, "virtio-net");
-    }
     if virtio.balloon {
         add_virtio(b, VirtioBalloon::new(), Slot::BALLOON, slots::VIRTIO_BALLOON, "virtio-balloon");
     }
@@ -255,7 +277,7 @@ pub(super) fn wire(mut board: Board, ram: u64, parts: Parts) -> (Board, Wiring) 
         let id = add(b, Box::new(pci), &ports);
         b.pci.add(Slot::SHARES.devfn, function, id);
     }
-    (board, Wiring { uarts, i8042, vga, p9 })
+    (board, Wiring { uarts, i8042, vga, p9, nic })
 }
 
 /// Leaves VGA and keyboard as firmware would: text mode 3 with a font, scanning keys.

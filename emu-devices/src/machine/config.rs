@@ -3,6 +3,7 @@
 use emu_core::time::ClockSource;
 
 use super::loader::LinuxBoot;
+use crate::net::Cable;
 use crate::serial::SerialSink;
 use crate::virtio::p9::P9Handler;
 
@@ -23,6 +24,21 @@ pub enum Boot {
     /// Nothing is loaded until the guest reboots: a machine whose snapshot is restored. The function then
     /// gives what to boot, or says why there is nothing.
     Deferred(Box<dyn FnMut() -> Result<Boot, String> + Send>),
+}
+
+/// The machine's network card.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkCard {
+    /// NE2000 with a PCI RTL8029, v86's usual one.
+    #[default]
+    Ne2000,
+    /// virtio-net as v86 has it.
+    Virtio,
+    /// virtio-net that takes over checksums and TCP segmentation from the guest. v86 restores its snapshots, but
+    /// the guest's driver has to be loaded anew then.
+    VirtioOffload,
+    /// There is none.
+    None,
 }
 
 /// Everything that defines a machine.
@@ -48,6 +64,10 @@ pub struct MachineConfig {
     pub clock: ClockSource,
     /// RDRAND.
     pub random: Box<dyn FnMut() -> u32 + Send>,
+    /// The network card. A restored machine has that of the snapshot.
+    pub network_card: NetworkCard,
+    /// What its cable leads to; `None`: it is not plugged in.
+    pub network: Option<Box<dyn Cable>>,
     /// Address of the network card.
     pub mac: [u8; 6],
     /// A restored network card keeps the address of the snapshot instead of `mac`.

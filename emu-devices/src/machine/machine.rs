@@ -13,15 +13,17 @@ use emu_core::snapshot::Value;
 use emu_core::time::{VmClock, VmTime};
 
 use super::board::Board;
-use super::builder::{self, VirtioParts, Wiring};
+use super::builder::{self, Nic, VirtioParts, Wiring};
 use super::config::{Boot, MachineConfig, SERIAL_PORTS, ram_size};
 use super::loader::{self, LoadError};
 use super::mailbox::{HostMessage, MAX_QUEUED_BYTES, MachineStatus, Mailbox};
 use crate::device::{Device, ResetKind};
 use crate::input::i8042::I8042;
+use crate::net::ne2000::Ne2000Pci;
 use crate::serial::uart16550::Uart16550;
 use crate::vga::Vga;
 use crate::virtio::rng::EntropySource;
+use crate::virtio::{VirtioNet, VirtioPci};
 
 /// Why [`Machine::run`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,11 +133,12 @@ impl<E: CpuEngine> Machine<E> {
     /// # Errors
     /// See [`BuildError`].
     pub fn new(config: MachineConfig, engine: E, mailbox: Arc<Mailbox>) -> Result<Self, BuildError> {
+        let card = config.network_card;
         let mut machine = Self::assemble(config, engine, mailbox, |rng| VirtioParts {
             rng: Some(rng),
             console: false,
-            net: false,
             balloon: false,
+            card,
         })?;
         machine.reset(ResetKind::Cold)?;
         Ok(machine)
@@ -166,6 +169,7 @@ impl<E: CpuEngine> Machine<E> {
             serial: config.serial,
             filesystem: config.filesystem,
             shares: config.shares,
+            network: config.network,
             mac: config.mac,
             preserve_mac: config.preserve_mac,
             virtio,
@@ -284,6 +288,9 @@ impl<E: CpuEngine> Machine<E> {
             }
             let cx = self.context();
             self.feed_serial(cx);
+            if self.mailbox.take_network() {
+                self.feed_network(cx);
+            }
             self.board.run_events(&mut self.mem, cx);
             if self.board.requests.any()
                 && let Some(stop) = self.serve_requests()
@@ -433,6 +440,37 @@ impl<E: CpuEngine> Machine<E> {
                 d.as_any().downcast_mut::<Uart16550>().map_or(0, |uart| uart.receive(ctx, bytes))
             });
             queue.drain(..taken.unwrap_or(0).min(queue.len()));
+        }
+    }
+
+    /// Lets the network card fetch the frames that wait for it.
+    fn feed_network(&mut self, cx: CpuContext) {
+        match self.wiring.nic {
+            Some(Nic::Ne2000(id)) => {
+                let _ = self.board.access(&mut self.mem, cx, id, |d, ctx| {
+                    if let Some(nic) = d.as_any().downcast_mut::<Ne2000Pci>() {
+                        nic.fetch(ctx);
+                    }
+                });
+            }
+            Some(Nic::Virtio(id)) => {
+                let _ = self.board.access(&mut self.mem, cx, id, |d, ctx| {
+                    if let Some(nic) = d.as_any().downcast_mut::<VirtioPci<VirtioNet>>() {
+                        nic.fetch(ctx);
+                    }
+                });
+            }
+            None => {}
+        }
+    }
+
+    /// Address of the network card, if there is one. A restored card may have that of the snapshot.
+    pub fn mac(&mut self) -> Option<[u8; 6]> {
+        match self.wiring.nic? {
+            Nic::Ne2000(id) => self.board.device_mut::<Ne2000Pci>(id).map(|nic| nic.chip().mac()),
+            Nic::Virtio(id) => {
+                self.board.device_mut::<VirtioPci<VirtioNet>>(id).map(|nic| nic.device().mac())
+            }
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Mailbox {
     space: Condvar,
     /// Something waits in the queue: looked at between slices without locking.
     pending: AtomicBool,
+    /// Frames wait in the network card's cable.
+    network: AtomicBool,
     idle: AtomicBool,
     listening: AtomicBool,
     /// COM2's registers: interrupt enable, modem control, divisor from bit 16, and bit 15 when published.
@@ -123,6 +125,16 @@ impl Mailbox {
         true
     }
 
+    /// Says that frames wait in the network card's cable: the machine fetches them, and wakes up for it.
+    pub fn wake_network(&self) {
+        // Whoever set it before has woken the machine.
+        if !self.network.swap(true, Ordering::AcqRel) {
+            // With the lock, so that it does not come between the machine's look and its sleep.
+            let _queue = self.lock();
+            self.changed.notify_all();
+        }
+    }
+
     /// Waits until a message of `bytes` payload fits (or the machine is gone).
     pub fn wait_space(&self, bytes: usize) {
         let mut q = self.lock();
@@ -148,6 +160,12 @@ impl Mailbox {
     #[inline]
     pub(super) fn has_messages(&self) -> bool {
         self.pending.load(Ordering::Acquire)
+    }
+
+    /// True once after [`Mailbox::wake_network`].
+    #[inline]
+    pub(super) fn take_network(&self) -> bool {
+        self.network.load(Ordering::Relaxed) && self.network.swap(false, Ordering::AcqRel)
     }
 
     /// Takes the messages that fit into `room` bytes per serial port; the others, in their order,
@@ -180,7 +198,7 @@ impl Mailbox {
     /// Sleeps until a message arrives or `timeout` passes.
     pub(super) fn wait(&self, timeout: Duration) {
         let q = self.lock();
-        if !q.fresh && !q.closed {
+        if !q.fresh && !q.closed && !self.network.load(Ordering::Acquire) {
             let _ = self.changed.wait_timeout(q, timeout);
         }
     }
@@ -237,6 +255,17 @@ mod tests {
         assert_eq!(m.take([10, 0, 0, 0]), [serial(0, 10)]);
         assert_eq!(m.take([1, 0, 0, 0]), [serial(0, 1)]);
         assert!(!m.has_messages());
+    }
+
+    #[test]
+    fn mailbox_network_wakes_once_and_keeps_the_machine_from_sleeping() {
+        let m = Mailbox::new();
+        assert!(!m.take_network());
+        m.wake_network();
+        m.wake_network();
+        m.wait(Duration::from_secs(3600));
+        assert!(m.take_network());
+        assert!(!m.take_network());
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod mailbox;
 mod snapshot;
 
 pub use board::Board;
-pub use config::{Boot, MachineConfig, SERIAL_PORTS, SHARES_TAG, ram_size, vga_size};
+pub use config::{Boot, MachineConfig, NetworkCard, SERIAL_PORTS, SHARES_TAG, ram_size, vga_size};
 pub use loader::{LinuxBoot, LoadError};
 pub use machine::{BuildError, Machine, StopReason};
 pub use mailbox::{HostMessage, MAX_QUEUED_BYTES, MachineStatus, Mailbox};

@@ -19,7 +19,7 @@ use emu_core::time::VmTime;
 use emu_core::values;
 
 use super::builder::{self, VirtioParts};
-use super::config::MachineConfig;
+use super::config::{MachineConfig, NetworkCard};
 use super::machine::{BuildError, Machine};
 use super::mailbox::Mailbox;
 use crate::block::ide::IdeController;
@@ -209,8 +209,21 @@ impl<E: CpuEngine> Machine<E> {
         let virtio = |source| VirtioParts {
             rng: Extra::mentions(reader.state().get(slots::EXTRA), builder::VIRTIO_RNG).then_some(source),
             console: has(devfn::VIRTIO_CONSOLE, slots::VIRTIO_CONSOLE),
-            net: has(devfn::VIRTIO_NET, slots::VIRTIO_NET),
             balloon: has(devfn::VIRTIO_BALLOON, slots::VIRTIO_BALLOON),
+            card: match has(devfn::VIRTIO_NET, slots::VIRTIO_NET) {
+                true if Extra::mentions(reader.state().get(slots::EXTRA), builder::VIRTIO_NET) => {
+                    NetworkCard::VirtioOffload
+                }
+                true => NetworkCard::Virtio,
+                // Very old snapshots say nothing about it.
+                false
+                    if pci_function(reader.state(), devfn::NE2000)
+                        || !reader.state().get(slots::NE2000).is_null() =>
+                {
+                    NetworkCard::Ne2000
+                }
+                false => NetworkCard::None,
+            },
         };
         let mut machine = Self::assemble(config, engine, mailbox, virtio)?;
         machine.power_up();

@@ -4,17 +4,16 @@
 //! the bus. Facts: DP8390D data sheet; where the RTL8029 or v86 differ it is said at the place.
 
 use std::any::Any;
-use std::collections::VecDeque;
 
 use emu_core::bus::AccessSize;
 use emu_core::irq::IrqLine;
 use emu_core::snapshot::FieldError;
 
 use self::saved::SavedNe2000;
-use super::NetSink;
 use super::spec::*;
+use super::{Cable, NetSink, Reception};
 use crate::device::{Ctx, Device, DeviceState, ResetKind};
-use crate::limits::{NET_BACKLOG_FRAMES, NET_MAX_FRAME};
+use crate::limits::NET_MAX_FRAME;
 
 mod saved;
 
@@ -44,9 +43,8 @@ pub struct Ne2000 {
     /// Address the receiver compares with (PAR0-5); the PROM keeps its own copy.
     mac: MacAddr,
     memory: Box<[u8; MEMORY_LEN]>,
-    /// Frames that arrived while the ring was full. A real card drops them, and TCP then waits for
-    /// a timeout; the guest cannot tell a late frame from a slow wire.
-    backlog: VecDeque<Vec<u8>>,
+    /// The driver has moved the boundary since it last acknowledged received frames.
+    reading: bool,
 }
 
 impl Ne2000 {
@@ -70,7 +68,7 @@ impl Ne2000 {
             tsr: TSR_PTX,
             mac,
             memory: Box::new([0; MEMORY_LEN]),
-            backlog: VecDeque::new(),
+            reading: false,
         };
         chip.fill_prom();
         chip
@@ -134,12 +132,12 @@ impl Ne2000 {
             (PSTOP, 0) => self.pstop = value.min(LAST_PAGE),
             (BNRY, 0) => {
                 self.bnry = value;
-                self.drain_backlog();
+                self.reading = true;
             }
             (TPSR, 0) => self.tpsr = value,
             (TBCR0, 0) => self.tbcr = self.tbcr & 0xFF00 | u16::from(value),
             (TBCR1, 0) => self.tbcr = self.tbcr & 0x00FF | u16::from(value) << 8,
-            (ISR, 0) => self.isr &= !value,
+            (ISR, 0) => self.acknowledge(value),
             (RSAR0, 0) => self.rsar = self.rsar & 0xFF00 | u16::from(value),
             (RSAR1, 0) => self.rsar = self.rsar & 0x00FF | u16::from(value) << 8,
             (RBCR0, 0) => self.rbcr = self.rbcr & 0xFF00 | u16::from(value),
@@ -158,11 +156,33 @@ impl Ne2000 {
         }
     }
 
+    /// Clears bits of the interrupt status.
+    ///
+    /// Linux's driver reads nine frames at most and then acknowledges all it was told of. On a real card the next
+    /// frame to arrive makes it look again; here frames come in bursts, and none may follow for as long as these
+    /// are not answered. So the status stays if the driver leaves frames unread. One that acknowledges first and
+    /// reads then is not interrupted twice.
+    fn acknowledge(&mut self, bits: u8) {
+        self.isr &= !bits;
+        if bits & ISR_PRX != 0 && std::mem::take(&mut self.reading) && self.has_unread() {
+            self.isr |= ISR_PRX;
+        }
+    }
+
+    /// Frames are in the ring that the driver has not read. The boundary is the page before the one it reads next;
+    /// for some drivers it is that page.
+    fn has_unread(&self) -> bool {
+        let behind = match self.bnry.wrapping_add(1) {
+            page if page >= self.pstop => self.pstart,
+            page => page,
+        };
+        self.curr != self.bnry && self.curr != behind
+    }
+
     /// Writes the command register; a frame to transmit goes to `sink`.
     pub fn write_command(&mut self, value: u8, sink: &mut dyn NetSink) {
         self.cr = value;
         if value & CR_STP != 0 {
-            self.backlog.clear();
             return;
         }
         if value & CR_RD != 0 && self.rbcr == 0 {
@@ -241,6 +261,71 @@ impl Ne2000 {
         }
     }
 
+    /// Plain bytes of packet memory at the remote address that the next `len` bytes of a block transfer cover:
+    /// no wrap of the ring and no end of the transfer but at their end. In word mode an access moves what its
+    /// size says, so that the block is one piece.
+    fn plain_run(&self, size: AccessSize, len: usize) -> usize {
+        let whole = self.data_width(size) == size.bytes();
+        let stop = usize::from(self.pstop) << 8;
+        let room = stop.min(MEMORY_LEN).saturating_sub(usize::from(self.rsar));
+        // With a count of 0 the transfer goes on, and its end is not announced again.
+        let left = if self.rbcr == 0 { usize::MAX } else { usize::from(self.rbcr) };
+        let step = size.bytes() as usize;
+        if whole { len.min(room).min(left) / step * step } else { 0 }
+    }
+
+    fn advance_remote(&mut self, bytes: usize) {
+        // All but the last step can have no effect but to count.
+        let Some(before) = bytes.checked_sub(1) else { return };
+        self.rsar = self.rsar.wrapping_add(before as u16);
+        self.rbcr = self.rbcr.saturating_sub(before as u16);
+        self.step_remote();
+    }
+
+    /// Reads a block from the data port in accesses of `size`, as a string instruction does.
+    pub fn read_block(&mut self, size: AccessSize, mut out: &mut [u8]) {
+        while !out.is_empty() {
+            let run = self.plain_run(size, out.len());
+            let from = usize::from(self.rsar);
+            let n = if run > 0 { run } else { (size.bytes() as usize).min(out.len()) };
+            let (now, later) = out.split_at_mut(n);
+            match self.memory.get(from..from.saturating_add(run)) {
+                Some(bytes) if run > 0 => {
+                    now.copy_from_slice(bytes);
+                    self.advance_remote(run);
+                }
+                _ => {
+                    let value = self.read_data(size).to_le_bytes();
+                    now.iter_mut().zip(value).for_each(|(to, from)| *to = from);
+                }
+            }
+            out = later;
+        }
+    }
+
+    /// Writes a block to the data port in accesses of `size`, as a string instruction does.
+    pub fn write_block(&mut self, size: AccessSize, mut data: &[u8]) {
+        while !data.is_empty() {
+            let at = usize::from(self.rsar);
+            // Below the packet memory only some cells can be written.
+            let writable = at >= usize::from(FIRST_PAGE) << 8;
+            let run = if writable { self.plain_run(size, data.len()) } else { 0 };
+            let n = if run > 0 { run } else { (size.bytes() as usize).min(data.len()) };
+            let (now, later) = data.split_at(n);
+            match self.memory.get_mut(at..at.saturating_add(run)) {
+                Some(cells) if run > 0 => {
+                    cells.copy_from_slice(now);
+                    self.advance_remote(run);
+                }
+                _ => {
+                    let value = now.iter().rev().fold(0u32, |v, &b| v << 8 | u32::from(b));
+                    self.write_data(size, value);
+                }
+            }
+            data = later;
+        }
+    }
+
     // ---- receiver ------------------------------------------------------------------------------
 
     fn accepts(&self, frame: &[u8]) -> bool {
@@ -270,34 +355,23 @@ impl Ne2000 {
         }
     }
 
+    /// A frame must not fill the ring to its last page: with the current page at the boundary it looks empty.
     fn fits(&self, len: usize) -> bool {
         let pages = 1 + (len.max(MIN_FRAME) + RX_HEADER) / 256;
         let ring = usize::from(self.pstop.saturating_sub(self.pstart));
-        pages <= ring && pages <= usize::from(self.free_pages())
+        pages <= ring && (pages < usize::from(self.free_pages()) || self.bnry == 0)
     }
 
-    /// Takes a frame from the network. False if it is not for this card or there is no room left.
-    pub fn receive(&mut self, frame: &[u8]) -> bool {
+    /// Takes a frame from the network.
+    pub fn receive(&mut self, frame: &[u8]) -> Reception {
         if self.cr & CR_STP != 0 || frame.len() > NET_MAX_FRAME || !self.accepts(frame) {
-            return false;
+            return Reception::Ignored;
         }
-        if self.backlog.is_empty() && self.fits(frame.len()) {
-            self.store(frame);
-            return true;
+        if !self.fits(frame.len()) {
+            return Reception::Full;
         }
-        if self.backlog.len() >= NET_BACKLOG_FRAMES {
-            return false;
-        }
-        self.backlog.push_back(frame.to_vec());
-        true
-    }
-
-    fn drain_backlog(&mut self) {
-        while self.backlog.front().is_some_and(|f| self.fits(f.len())) {
-            if let Some(frame) = self.backlog.pop_front() {
-                self.store(&frame);
-            }
-        }
+        self.store(frame);
+        Reception::Taken
     }
 
     /// Writes a frame that fits into the ring.
@@ -335,7 +409,9 @@ pub struct Ne2000Pci {
     /// Restoring takes over the snapshot's station address.
     preserve_mac: bool,
     irq: IrqLine,
-    sink: Box<dyn NetSink>,
+    cable: Box<dyn Cable>,
+    /// A frame waits in the cable because the ring was full.
+    waiting: bool,
 }
 
 impl Ne2000Pci {
@@ -344,14 +420,9 @@ impl Ne2000Pci {
     /// Home ports.
     pub const PORTS: &'static [(u16, u16)] = &[(Self::BASE, 32)];
 
-    /// A card with address `mac` whose frames go to `sink`.
-    pub fn new(irq: IrqLine, mac: MacAddr, sink: Box<dyn NetSink>) -> Self {
-        Self { chip: Ne2000::new(mac), burned_in: mac, preserve_mac: false, irq, sink }
-    }
-
-    /// Plugs the cable into another network.
-    pub fn set_sink(&mut self, sink: Box<dyn NetSink>) {
-        self.sink = sink;
+    /// A card with address `mac` at this end of `cable`.
+    pub fn new(irq: IrqLine, mac: MacAddr, cable: Box<dyn Cable>) -> Self {
+        Self { chip: Ne2000::new(mac), burned_in: mac, preserve_mac: false, irq, cable, waiting: false }
     }
 
     /// Whether restoring a snapshot takes over the station address and the PROM in it. Otherwise the
@@ -368,9 +439,24 @@ impl Ne2000Pci {
 
     /// A frame from the network, without check sequence. False if the guest will not see it.
     pub fn receive(&mut self, ctx: &mut Ctx<'_>, frame: &[u8]) -> bool {
-        let taken = self.chip.receive(frame);
+        let reception = self.chip.receive(frame);
         self.sync_irq(ctx);
-        taken
+        reception == Reception::Taken
+    }
+
+    /// Fetches the frames that wait in the cable, as far as the ring has room.
+    pub fn fetch(&mut self, ctx: &mut Ctx<'_>) {
+        self.fetch_frames();
+        self.sync_irq(ctx);
+    }
+
+    fn fetch_frames(&mut self) {
+        let Self { chip, cable, waiting, .. } = self;
+        *waiting = false;
+        cable.receive(&mut |frame| {
+            *waiting = chip.receive(frame) == Reception::Full;
+            !*waiting
+        });
     }
 
     fn sync_irq(&self, ctx: &mut Ctx<'_>) {
@@ -405,9 +491,14 @@ impl Device for Ne2000Pci {
         let reg = port.wrapping_sub(Self::BASE);
         match (reg, size) {
             (DATA, _) => self.chip.write_data(size, value),
-            (CR, AccessSize::Byte) => self.chip.write_command(value as u8, self.sink.as_mut()),
+            (CR, AccessSize::Byte) => {
+                self.chip.write_command(value as u8, self.cable.as_mut());
+            }
             (PSTART..=IMR, AccessSize::Byte) => self.chip.write(reg, value as u8),
             _ => {}
+        }
+        if self.waiting && reg == BNRY {
+            self.fetch_frames();
         }
         self.sync_irq(ctx);
     }
@@ -416,12 +507,9 @@ impl Device for Ne2000Pci {
         if port.wrapping_sub(Self::BASE) != DATA {
             return 0;
         }
-        let mut elements = 0;
-        for element in out.chunks_exact_mut(size.bytes() as usize) {
-            let value = self.chip.read_data(size).to_le_bytes();
-            element.iter_mut().zip(value).for_each(|(to, from)| *to = from);
-            elements += 1;
-        }
+        let elements = out.len() / size.bytes() as usize;
+        let whole = elements * size.bytes() as usize;
+        self.chip.read_block(size, out.get_mut(..whole).unwrap_or_default());
         self.sync_irq(ctx);
         elements
     }
@@ -430,12 +518,9 @@ impl Device for Ne2000Pci {
         if port.wrapping_sub(Self::BASE) != DATA {
             return 0;
         }
-        let mut elements = 0;
-        for element in data.chunks_exact(size.bytes() as usize) {
-            let value = element.iter().rev().fold(0u32, |v, &b| v << 8 | u32::from(b));
-            self.chip.write_data(size, value);
-            elements += 1;
-        }
+        let elements = data.len() / size.bytes() as usize;
+        let whole = elements * size.bytes() as usize;
+        self.chip.write_block(size, data.get(..whole).unwrap_or_default());
         self.sync_irq(ctx);
         elements
     }
@@ -445,7 +530,7 @@ impl Device for Ne2000Pci {
             self.chip = Ne2000::new(self.burned_in);
         } else {
             // The card stops and keeps the rest, as after a reset on the bus: drivers set it all up.
-            self.chip.write_command(CR_STP, self.sink.as_mut());
+            self.chip.write_command(CR_STP, self.cable.as_mut());
             self.chip.isr = 0;
             self.chip.imr = 0;
         }
@@ -468,188 +553,4 @@ impl Device for Ne2000Pci {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-    use crate::testing::TestBoard;
-
-    pub(super) const MAC: MacAddr = [0x00, 0x22, 0x15, 1, 2, 3];
-    const LINE: IrqLine = IrqLine::wired_to(10);
-    const BASE: u16 = Ne2000Pci::BASE;
-
-    #[derive(Clone, Default)]
-    pub(super) struct Wire(Arc<Mutex<Vec<Vec<u8>>>>);
-
-    impl NetSink for Wire {
-        fn send(&mut self, frame: &[u8]) {
-            self.0.lock().unwrap().push(frame.to_vec());
-        }
-    }
-
-    pub(super) fn card() -> (TestBoard, Ne2000Pci, Wire) {
-        let wire = Wire::default();
-        (TestBoard::new(), Ne2000Pci::new(LINE, MAC, Box::new(wire.clone())), wire)
-    }
-
-    /// As Linux's driver starts the card: word mode, ring 46h-80h, broadcast and own address.
-    pub(super) fn start(board: &mut TestBoard, nic: &mut Ne2000Pci) {
-        for (reg, value) in [
-            (CR, 0x21),
-            (DCR, 0x49),
-            (PSTART, 0x46),
-            (PSTOP, 0x80),
-            (BNRY, 0x46),
-            (RCR, RCR_AB),
-            (CR, 0x61),
-            (ISR, 0x46),
-            (CR, 0x22),
-            (IMR, 0x3F),
-        ] {
-            board.outb(nic, BASE + reg, value);
-        }
-    }
-
-    pub(super) fn remote_read(board: &mut TestBoard, nic: &mut Ne2000Pci, addr: u16, len: u16) -> Vec<u8> {
-        for (reg, value) in [
-            (RBCR0, len as u8),
-            (RBCR1, (len >> 8) as u8),
-            (RSAR0, addr as u8),
-            (RSAR1, (addr >> 8) as u8),
-            (CR, 0x0A),
-        ] {
-            board.outb(nic, BASE + reg, value);
-        }
-        let mut out = vec![0; usize::from(len)];
-        let n = nic.port_read_block(&mut board.ctx(), BASE + DATA, AccessSize::Word, &mut out);
-        assert_eq!(n, usize::from(len) / 2);
-        out
-    }
-
-    pub(super) fn frame(to: MacAddr, len: usize) -> Vec<u8> {
-        let mut f = vec![0; len];
-        f[..6].copy_from_slice(&to);
-        for (i, b) in f.iter_mut().enumerate().skip(6) {
-            *b = i as u8;
-        }
-        f
-    }
-
-    #[test]
-    fn ne2000_prom_read_bytewise_in_word_mode_gives_address_and_signature() {
-        let (mut board, mut nic, _) = card();
-        assert_eq!(board.inb(&mut nic, BASE + RBCR0), 0x50);
-        assert_eq!(board.inb(&mut nic, BASE + RBCR1), 0x43);
-        // The probe of Linux's ne2k-pci.
-        board.outb(&mut nic, BASE + CR, 0x61);
-        board.outb(&mut nic, BASE + TCR, 0xFF);
-        board.outb(&mut nic, BASE + CR, 0x20);
-        assert_eq!(board.inb(&mut nic, BASE + TCR), 0);
-        assert_eq!(board.inb(&mut nic, BASE + RESET), 0);
-        assert_eq!(board.inb(&mut nic, BASE + ISR) & ISR_RST, ISR_RST);
-        board.outb(&mut nic, BASE + ISR, 0xFF);
-        for (reg, value) in
-            [(CR, 0x21), (DCR, 0x49), (RBCR0, 32), (RBCR1, 0), (RSAR0, 0), (RSAR1, 0), (CR, 0x0A)]
-        {
-            board.outb(&mut nic, BASE + reg, value);
-        }
-        let prom: Vec<u8> = (0..16).map(|_| board.inb(&mut nic, BASE + DATA)).collect();
-        assert_eq!(prom[..6], MAC);
-        assert_eq!(prom[14..], [0x57, 0x57]);
-        assert_eq!(board.inb(&mut nic, BASE + ISR), ISR_RDC);
-    }
-
-    #[test]
-    fn ne2000_transmit_sends_the_frame_and_interrupts() {
-        let (mut board, mut nic, wire) = card();
-        start(&mut board, &mut nic);
-        let sent = frame([0xFF; 6], 98);
-        for (reg, value) in [(RBCR0, 98), (RBCR1, 0), (RSAR0, 0), (RSAR1, 0x40), (CR, 0x12)] {
-            board.outb(&mut nic, BASE + reg, value);
-        }
-        assert_eq!(
-            nic.port_write_block(&mut board.ctx(), BASE + DATA, AccessSize::Word, &sent),
-            sent.len() / 2
-        );
-        assert_eq!(board.inb(&mut nic, BASE + ISR), ISR_RDC);
-        for (reg, value) in [(TPSR, 0x40), (TBCR0, 98), (TBCR1, 0), (CR, 0x26)] {
-            board.outb(&mut nic, BASE + reg, value);
-        }
-        assert_eq!(*wire.0.lock().unwrap(), vec![sent]);
-        assert_eq!(board.inb(&mut nic, BASE + CR) & CR_TXP, 0);
-        assert!(board.irq.is_high(LINE));
-        board.outb(&mut nic, BASE + ISR, 0xFF);
-        assert!(!board.irq.is_high(LINE));
-    }
-
-    #[test]
-    fn ne2000_receive_writes_header_and_padded_frame() {
-        let (mut board, mut nic, _) = card();
-        start(&mut board, &mut nic);
-        let f = frame(MAC, 42);
-        assert!(nic.receive(&mut board.ctx(), &f));
-        assert!(board.irq.is_high(LINE));
-        let got = remote_read(&mut board, &mut nic, 0x4600, 64);
-        assert_eq!(got[..4], [1, 0x47, 64, 0]);
-        assert_eq!(got[4..46], f);
-        assert!(got[46..].iter().all(|&b| b == 0));
-    }
-
-    #[test]
-    fn ne2000_receive_wraps_at_the_end_of_the_ring() {
-        let (mut board, mut nic, _) = card();
-        start(&mut board, &mut nic);
-        board.outb(&mut nic, BASE + CR, 0x62);
-        board.outb(&mut nic, BASE + ISR, 0x7E);
-        board.outb(&mut nic, BASE + CR, 0x22);
-        board.outb(&mut nic, BASE + BNRY, 0x7E);
-        let f = frame(MAC, 1000);
-        assert!(nic.receive(&mut board.ctx(), &f));
-        // Pages 7E, 7F, 46, 47; next is 48. The remote read wraps the same way.
-        let got = remote_read(&mut board, &mut nic, 0x7E00, 1004);
-        assert_eq!(got[..4], [1, 0x48, 0xEC, 0x03]);
-        assert_eq!(got[4..], f);
-    }
-
-    #[test]
-    fn ne2000_receive_filters_by_address_and_mode() {
-        let (mut board, mut nic, _) = card();
-        assert!(!nic.receive(&mut board.ctx(), &frame(MAC, 60)), "stopped");
-        start(&mut board, &mut nic);
-        assert!(nic.receive(&mut board.ctx(), &frame([0xFF; 6], 60)));
-        assert!(!nic.receive(&mut board.ctx(), &frame([1, 0, 0x5E, 0, 0, 1], 60)));
-        assert!(!nic.receive(&mut board.ctx(), &frame([2; 6], 60)));
-        assert!(!nic.receive(&mut board.ctx(), &frame(MAC, NET_MAX_FRAME + 1)));
-        assert!(!nic.receive(&mut board.ctx(), &[0; 3]));
-        board.outb(&mut nic, BASE + RCR, RCR_PRO);
-        assert!(nic.receive(&mut board.ctx(), &frame([2; 6], 60)));
-    }
-
-    #[test]
-    fn ne2000_full_ring_queues_frames_until_the_boundary_moves_and_the_queue_is_bounded() {
-        let (mut board, mut nic, _) = card();
-        start(&mut board, &mut nic);
-        let f = frame(MAC, 1500);
-        let mut taken = 0;
-        while nic.receive(&mut board.ctx(), &f) {
-            taken += 1;
-            assert!(taken < 1000, "no bound");
-        }
-        // 58 pages hold nine frames of six pages; the rest waits.
-        assert_eq!(taken, 9 + NET_BACKLOG_FRAMES);
-        let before = nic.chip.backlog.len();
-        board.outb(&mut nic, BASE + BNRY, 0x46 + 12);
-        assert_eq!(nic.chip.backlog.len(), before - 2);
-        board.outb(&mut nic, BASE + CR, 0x21);
-        assert!(nic.chip.backlog.is_empty());
-    }
-
-    #[test]
-    fn ne2000_wide_register_reads_are_empty_ports() {
-        let (mut board, mut nic, _) = card();
-        assert_eq!(board.port_in(&mut nic, BASE + CR, AccessSize::Word), 1);
-        assert_eq!(board.port_in(&mut nic, BASE + PSTART, AccessSize::Word), 0xFFFF);
-        assert_eq!(board.port_in(&mut nic, BASE + DCR, AccessSize::Word), 0);
-        assert_eq!(board.inb(&mut nic, BASE + 0x11), 0xFF);
-    }
-}
+mod tests;

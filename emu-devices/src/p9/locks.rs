@@ -94,7 +94,9 @@ impl LockTable {
         let before = locks.len();
         let mut new = new;
         locks.retain(|lock| {
-            let same = lock.owner == new.owner && lock.exclusive == new.exclusive && lock.fid == new.fid;
+            // Restored locks may have come through different fids.
+            let same_fid = lock.fid == new.fid && new.fid.is_some();
+            let same = lock.owner == new.owner && lock.exclusive == new.exclusive && same_fid;
             // What overlapped has been cut away; what is left can only touch.
             let touches =
                 lock.last.checked_add(1) == Some(new.start) || new.last.checked_add(1) == Some(lock.start);
@@ -220,6 +222,20 @@ mod tests {
         assert_eq!(table.lock(FILE, lock(2, false, 19, 30)), Ok(false));
         assert_eq!(table.lock(FILE, lock(2, false, 20, 30)), Ok(true));
         assert_eq!(table.lock(NodeId(2), lock(2, false, 10, 19)), Ok(true));
+    }
+
+    #[test]
+    fn locks_that_touch_are_one_only_if_they_came_through_the_same_fid() {
+        let pair = |fids: [Option<u32>; 2]| {
+            let mut table = LockTable::default();
+            for (fid, start) in fids.into_iter().zip([0, 10]) {
+                table.lock(FILE, Lock { fid, ..lock(1, false, start, start + 9) }).unwrap();
+            }
+            ranges(&table)
+        };
+        assert_eq!(pair([Some(1), Some(1)]), [(0, 19)]);
+        assert_eq!(pair([Some(1), Some(2)]), [(0, 9), (10, 19)]);
+        assert_eq!(pair([None, None]), [(0, 9), (10, 19)], "restored: not known");
     }
 
     #[test]

@@ -32,10 +32,10 @@ mod tests;
 
 pub use balloon::VirtioBalloon;
 pub use console::{ConsoleSink, VirtioConsole};
-pub use net::VirtioNet;
+pub use net::{Offload, VirtioNet};
 pub use p9::{P9Handler, SaveReport, VirtioP9};
 pub use pci::{CorePlace, Queues, VirtioDevice, VirtioPci};
-pub use queue::{Chain, Queue, QueueError, Segment};
+pub use queue::{Chain, Interrupts, Queue, QueueError, Segment};
 pub use rng::VirtioRng;
 pub use state::{QueueSpec, VirtioState};
 

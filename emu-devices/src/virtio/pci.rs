@@ -13,7 +13,7 @@ use crate::device::{Ctx, Device, DeviceId, DeviceState, ResetKind};
 use crate::pci::{Bar, PciFunction, config, pirq_line};
 
 use super::Slot;
-use super::queue::{Chain, QueueError};
+use super::queue::{Chain, Interrupts, QueueError};
 use super::saved::{SavedCore, VERSION, own_fields};
 use super::spec::{common, feature, isr, status};
 use super::state::{Action, QueueSpec, VirtioState};
@@ -59,6 +59,11 @@ pub trait VirtioDevice: Send + 'static {
     /// The driver reset the device, or the machine was reset.
     fn reset(&mut self) {}
 
+    /// With EVENT_IDX: interrupts come when the driver wants them, not for every chain as on v86.
+    fn exact_interrupts(&self) -> bool {
+        false
+    }
+
     /// Where registers and queues are in the device's saved state.
     fn core_place(&self) -> CorePlace {
         CorePlace::Own(1)
@@ -99,12 +104,45 @@ pub struct Queues<'a> {
     /// Chains that may still be taken. Rings that overlap each other could otherwise make
     /// themselves work for ever.
     budget: usize,
+    exact_interrupts: bool,
 }
 
 impl<'a> Queues<'a> {
-    fn new(state: &'a mut VirtioState, mem: &'a mut Memory, irq: &'a mut IrqLines, line: IrqLine) -> Self {
-        let budget = state.queues.iter().map(|q| usize::from(q.size)).sum();
-        Self { state, mem, irq, line, budget }
+    fn new(
+        state: &'a mut VirtioState,
+        mem: &'a mut Memory,
+        irq: &'a mut IrqLines,
+        line: IrqLine,
+        exact_interrupts: bool,
+    ) -> Self {
+        let mut this = Self { state, mem, irq, line, budget: 0, exact_interrupts };
+        this.renew_budget();
+        this
+    }
+
+    /// Lets as many chains be taken as the queues have entries, whatever was taken before: for devices whose
+    /// work does not come from the guest.
+    pub fn renew_budget(&mut self) {
+        self.budget = self.state.queues.iter().map(|q| usize::from(q.size)).sum();
+    }
+
+    /// The driver uses queue `q`, and nothing is wrong with it.
+    pub fn is_live(&self, q: u16) -> bool {
+        let wanted = status::DRIVER_OK;
+        self.state.status & (wanted | status::NEEDS_RESET) == wanted
+            && self.state.queues.get(usize::from(q)).is_some_and(|q| q.in_use())
+    }
+
+    /// Entries of queue `q`.
+    pub fn size(&self, q: u16) -> u16 {
+        self.state.queues.get(usize::from(q)).map_or(0, |q| q.size)
+    }
+
+    /// Undoes the last `count` takings from queue `q`; none of those chains was given back.
+    pub fn put_back(&mut self, q: u16, count: u16) {
+        if let Some(queue) = self.state.queues.get_mut(usize::from(q)) {
+            queue.put_back(count);
+        }
     }
 
     /// Guest memory.
@@ -151,9 +189,13 @@ impl<'a> Queues<'a> {
 
     /// Shows the chains that were given back to the driver, and interrupts it if it wants that.
     pub fn flush(&mut self, q: u16) {
-        let event_idx = self.state.negotiated(feature::EVENT_IDX);
+        let events = match (self.state.negotiated(feature::EVENT_IDX), self.exact_interrupts) {
+            (false, _) => Interrupts::Flag,
+            (true, false) => Interrupts::Always,
+            (true, true) => Interrupts::Index,
+        };
         let Some(queue) = self.state.queues.get_mut(usize::from(q)) else { return };
-        let published = queue.publish(self.mem, event_idx);
+        let published = queue.publish(self.mem, events);
         if self.check(published) == Some(true) {
             self.state.isr |= isr::QUEUE;
             self.irq.set(self.line, true);
@@ -252,7 +294,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
 
     /// Lets the host side work with device and queues (input from outside).
     pub fn with<R>(&mut self, ctx: &mut Ctx<'_>, f: impl FnOnce(&mut D, &mut Queues<'_>) -> R) -> R {
-        f(&mut self.device, &mut Queues::new(&mut self.state, ctx.mem, ctx.irq, self.line))
+        let exact = self.device.exact_interrupts();
+        f(&mut self.device, &mut Queues::new(&mut self.state, ctx.mem, ctx.irq, self.line, exact))
     }
 
     fn reset_all(&mut self, ctx: &mut Ctx<'_>) {

@@ -34,6 +34,18 @@ pub enum QueueError {
     BufferOutsideRam,
 }
 
+/// When a driver is interrupted for chains that it gets back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupts {
+    /// Unless it set the flag in its ring.
+    Flag,
+    /// EVENT_IDX: whatever threshold it set, as v86 does. An interrupt too many costs little, one too few hangs
+    /// the guest.
+    Always,
+    /// EVENT_IDX: when its threshold is crossed.
+    Index,
+}
+
 /// A piece of a buffer; it lies in RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -284,24 +296,35 @@ impl Queue {
         Ok(())
     }
 
+    /// Undoes the last `count` takings.
+    pub fn put_back(&mut self, count: u16) {
+        self.next_avail = self.next_avail.wrapping_sub(count);
+    }
+
     /// Shows staged chains to the driver. True if it wants an interrupt for them.
-    ///
-    /// With EVENT_IDX the driver is always interrupted, whatever threshold it set, as v86 does: an
-    /// interrupt too many costs little, one too few hangs the guest.
     ///
     /// # Errors
     /// A ring is not in RAM.
-    pub fn publish(&mut self, mem: &mut Memory, event_idx: bool) -> Result<bool, QueueError> {
+    pub fn publish(&mut self, mem: &mut Memory, interrupts: Interrupts) -> Result<bool, QueueError> {
         if self.staged == 0 {
             return Ok(false);
         }
-        let index = self.used_index(mem)?.wrapping_add(self.staged);
+        let old = self.used_index(mem)?;
+        let index = old.wrapping_add(self.staged);
         if !mem.dma_write(u64::from(self.used) + 2, &index.to_le_bytes()) {
             return Err(QueueError::RingOutsideRam);
         }
         self.staged = 0;
-        let flags = mem.dma_read_u16(u64::from(self.avail)).ok_or(QueueError::RingOutsideRam)?;
-        Ok(event_idx || flags & AVAIL_NO_INTERRUPT == 0)
+        let read = |at: u64| mem.dma_read_u16(u64::from(self.avail) + at).ok_or(QueueError::RingOutsideRam);
+        match interrupts {
+            Interrupts::Always => read(0).map(|_| true),
+            Interrupts::Flag => Ok(read(0)? & AVAIL_NO_INTERRUPT == 0),
+            Interrupts::Index => {
+                // The driver's threshold stands behind the ring: one of the chains has to cross it.
+                let event = read(4 + 2 * u64::from(self.size))?;
+                Ok(index.wrapping_sub(event).wrapping_sub(1) < index.wrapping_sub(old))
+            }
+        }
     }
 
     /// EVENT_IDX: asks to be notified of the next chain.

@@ -97,7 +97,7 @@ impl SavedQueue {
         saved.avail = f.u32(5)?.unwrap_or(saved.avail);
         saved.next_avail = f.u16(6)?.unwrap_or(saved.next_avail);
         saved.used = f.u32(7)?.unwrap_or(saved.used);
-        saved.staged = f.u16(8)?.unwrap_or(saved.staged).min(saved.size);
+        saved.staged = f.u16(8)?.unwrap_or(saved.staged);
         saved.exact = f.u32(9)? == Some(1);
         Ok(saved)
     }
@@ -477,6 +477,16 @@ mod tests {
         let state = d.dev.save(&mut d.bench.ctx());
         restore(&mut d, state).unwrap();
         assert_eq!(d.common_in(common::QUEUE_ENABLE, Word), 1);
+    }
+
+    #[test]
+    fn restored_queue_has_as_many_staged_replies_as_before() {
+        let mut d = driver();
+        // A driver can make more chains available than the queue has entries.
+        d.dev.state.queues[0].staged = 33;
+        let state = d.dev.save(&mut d.bench.ctx());
+        restore(&mut d, state).unwrap();
+        assert_eq!(d.dev.state.queues[0].staged, 33);
     }
 
     #[test]

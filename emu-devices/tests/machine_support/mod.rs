@@ -163,6 +163,8 @@ pub fn config(image: Vec<u8>) -> MachineConfig {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             random
         }),
+        network_card: emu_devices::machine::NetworkCard::Ne2000,
+        network: None,
         mac: [0, 0x22, 0x15, 1, 2, 3],
         preserve_mac: false,
         shares: None,

@@ -7,7 +7,7 @@ use emu_core::decode::iced::register_number;
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::memory::Direction;
-use super::{Stub, Translator};
+use super::{Edge, Stub, Translator};
 use crate::encode::{self, Rm};
 use crate::entry;
 use crate::layout::{CONTEXT, PAGE_BASE, host, pinned};
@@ -26,7 +26,7 @@ pub(super) fn condition(ins: &Instruction) -> u8 {
 impl Translator<'_> {
     /// The block ends; execution goes on at an offset from the start of the page.
     pub(super) fn edge(&mut self, target: i32) {
-        debug_assert!(self.slot);
+        debug_assert!(self.slot || self.lazy.is_some());
         self.transfer(target, JMP);
     }
 
@@ -41,30 +41,39 @@ impl Translator<'_> {
         }
     }
 
-    /// Room that keeps the host's stack aligned when a call pushes its return address.
+    /// In front of a host call: the EIP behind the guest's, in r10 since [`Self::push_return`], which also keeps the
+    /// host's stack aligned.
     fn host_frame(&mut self, opcode: u8) {
         if opcode == CALL {
-            dynasm!(self.ops ; .arch x64 ; sub rsp, 8);
+            dynasm!(self.ops ; .arch x64 ; push r10);
         }
     }
 
     /// Where the host returns to behind a call: the guest has returned to EIP r8d, which nearly always is
-    /// the instruction behind its call, still in the same physical page.
-    fn returned(&mut self) {
+    /// the instruction behind its call, still in the same physical page. A direct call has left that EIP on the
+    /// host's stack.
+    fn returned(&mut self, direct: bool) {
         let next = self.end_in_page() as i32;
         let pfn = self.place.pfn;
         let miss = self.ops.new_dynamic_label();
         self.stubs.push(Stub::Returned { at: miss });
+        dynasm!(self.ops ; .arch x64 ; pop r9);
+        if direct {
+            dynasm!(self.ops ; .arch x64 ; cmp r8d, r9d ; jne =>miss ; shr r9d, 12);
+        } else {
+            dynasm!(self.ops
+                ; .arch x64
+                ; mov r10d, r8d
+                ; and r10d, 0xFFF
+                ; mov r9d, r8d
+                ; shr r9d, 12
+                ; cmp r10d, next
+                ; jne =>miss
+            );
+        }
         dynasm!(self.ops
             ; .arch x64
-            ; add rsp, 8
-            ; mov r9d, r8d
-            ; and r9d, 0xFFF
-            ; mov r10d, r8d
-            ; shr r10d, 12
-            ; cmp r9d, next
-            ; jne =>miss
-            ; cmp DWORD [r15 + r10 * 4 + CODE_TABLE as i32], (pfn + 1) as i32
+            ; cmp DWORD [r15 + r9 * 4 + CODE_TABLE as i32], (pfn + 1) as i32
             ; jne =>miss
             ; and r8d, -0x1000
             ; mov [BYTE r13 + PAGE_BASE as i8], r8d
@@ -86,7 +95,8 @@ impl Translator<'_> {
     fn near_edge(&mut self, target: i32) {
         let at = self.ops.new_dynamic_label();
         self.stubs.push(Stub::Edge { at, number: self.edges.len(), target });
-        self.edges.push((self.ops.offset().0, at, None));
+        let (branch, lazy) = (self.ops.offset().0, self.lazy);
+        self.edges.push(Edge { branch, stub: at, code_entry: None, lazy, target: Some(target) });
         self.ops.push_i32(0);
     }
 
@@ -114,7 +124,8 @@ impl Translator<'_> {
         );
         self.host_frame(opcode);
         self.ops.push(opcode);
-        self.edges.push((self.ops.offset().0, at, Some(code_entry)));
+        let (branch, lazy) = (self.ops.offset().0, self.lazy);
+        self.edges.push(Edge { branch, stub: at, code_entry: Some(code_entry), lazy, target: None });
         self.ops.push_i32(0);
     }
 
@@ -143,11 +154,9 @@ impl Translator<'_> {
     /// Goes to EIP r8d, or calls it.
     fn indirect(&mut self, opcode: u8) {
         let missed = self.place.routines.target_missed;
-        let address = self.place.address;
         entry::emit_target(&mut self.ops, opcode == CALL, |ops| {
             ops.push(0xE9);
-            let behind = address.wrapping_add(ops.offset().0).wrapping_add(4);
-            ops.push_i32(missed.wrapping_sub(behind) as i32);
+            ops.push_distance_to(missed);
         });
     }
 
@@ -178,16 +187,24 @@ impl Translator<'_> {
     pub(super) fn control(&mut self) -> bool {
         let ins = self.insn();
         match ins.mnemonic() {
-            Mnemonic::Jmp if ins.is_jmp_short_or_near() => self.edge(self.branch_target()),
+            Mnemonic::Jmp if ins.is_jmp_short_or_near() => {
+                self.leave_lazy();
+                self.edge(self.branch_target());
+            }
             Mnemonic::Jmp => {
                 self.load_target(host::R8);
                 self.indirect(JMP);
             }
             Mnemonic::Call if ins.is_call_near() => {
                 self.push_return();
+                self.leave_lazy();
                 if self.is_paired() {
                     self.transfer(self.branch_target(), CALL);
-                    self.returned();
+                    // Whatever returns has its flags in the slot.
+                    self.recipe = None;
+                    self.lazy = None;
+                    self.slot = true;
+                    self.returned(true);
                 } else {
                     self.edge(self.branch_target());
                 }
@@ -198,7 +215,7 @@ impl Translator<'_> {
                 dynasm!(self.ops ; .arch x64 ; mov r8d, r11d);
                 if self.is_paired() {
                     self.indirect(CALL);
-                    self.returned();
+                    self.returned(false);
                 } else {
                     self.indirect(JMP);
                 }
@@ -219,15 +236,18 @@ impl Translator<'_> {
                 dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + pop] ; ret);
             }
             Mnemonic::Loop => {
+                self.leave_lazy();
                 dynasm!(self.ops ; .arch x64 ; sub ecx, 1);
                 self.branch(5, self.branch_target());
             }
             Mnemonic::Jecxz => {
+                self.leave_lazy();
                 encode::op(&mut self.ops, 4, &[0x85], 1, Rm::Reg(1));
                 self.branch(4, self.branch_target());
             }
             _ if ins.is_jcc_short_or_near() => {
                 self.flags_to_host();
+                self.leave_lazy();
                 self.branch(condition(&ins), self.branch_target());
             }
             _ => return false,

@@ -3,10 +3,14 @@
 use dynasm::dynasm;
 use dynasmrt::DynasmApi;
 
-use super::Translator;
-use super::plan::Recipe;
+use emu_core::decode::iced::register_number;
+use iced_x86::{Mnemonic, OpKind};
+
+use super::plan::{self, Recipe};
+use super::{Ops, Translator};
 use crate::encode::{self, Rm};
-use crate::layout::{SLOT, host};
+use crate::layout::{CARRY, SLOT, host};
+use crate::lazy::{Lazy, Op, Operand};
 
 /// AF in what LAHF gives.
 const AF: i8 = 0x10;
@@ -14,6 +18,18 @@ const AF: i8 = 0x10;
 const ZF: i32 = 0x4000;
 /// CF in the slot.
 const CF: i32 = 0x0100;
+
+/// Stores the host's flags in the slot. Changes r10.
+pub(crate) fn store_flags(ops: &mut Ops) {
+    dynasm!(ops
+        ; .arch x64
+        ; mov r10d, eax
+        ; lahf
+        ; seto al
+        ; mov [BYTE r13 + SLOT as i8], ax
+        ; mov eax, r10d
+    );
+}
 
 impl Translator<'_> {
     /// The flags of the current instruction can be seen.
@@ -23,20 +39,18 @@ impl Translator<'_> {
 
     /// Stores the host's flags in the slot. Changes r10.
     pub(super) fn store_flags(&mut self) {
-        dynasm!(self.ops
-            ; .arch x64
-            ; mov r10d, eax
-            ; lahf
-            ; seto al
-            ; mov [BYTE r13 + SLOT as i8], ax
-            ; mov eax, r10d
-        );
+        store_flags(&mut self.ops);
         self.slot = true;
     }
 
-    /// Loads the host's flags from the slot. Changes r10.
+    /// Makes the host's flags the guest's: computes them again or loads them from the slot. Changes r10.
     pub(super) fn flags_to_host(&mut self) {
         if self.host {
+            return;
+        }
+        if let Some(recipe) = self.recipe {
+            self.replay(recipe);
+            self.host = true;
             return;
         }
         dynasm!(self.ops
@@ -52,8 +66,61 @@ impl Translator<'_> {
 
     /// Makes the host's CF the guest's; other flags may be anything afterwards.
     pub(super) fn carry_to_host(&mut self) {
-        if !self.host {
-            dynasm!(self.ops ; .arch x64 ; bt WORD [BYTE r13 + SLOT as i8], 8);
+        if self.host {
+            return;
+        }
+        match self.recipe {
+            Some(recipe) => self.replay(recipe),
+            None => dynasm!(self.ops ; .arch x64 ; bt WORD [BYTE r13 + SLOT as i8], 8),
+        }
+    }
+
+    /// Makes the host's CF the guest's, as INC and DEC leave it alone, and keeps it for [`Recipe::Step`].
+    pub(super) fn keep_carry(&mut self) {
+        if !self.plan_carry[self.n] {
+            self.carry_to_host();
+        }
+        dynasm!(self.ops ; .arch x64 ; setc BYTE [BYTE r13 + CARRY as i8]);
+    }
+
+    /// The block ends with flags that are neither in the slot nor invisible: leaves a marker. No flag changes.
+    pub(super) fn leave_lazy(&mut self) {
+        let Some(recipe) = self.recipe else { return };
+        let Some(lazy) = self.lazy_of(recipe) else { return };
+        // mov word [r13 + SLOT], marker
+        self.ops.extend(&[0x66, 0x41, 0xC7, 0x45, SLOT as i8 as u8]);
+        self.marker = Some((self.ops.offset().0, lazy));
+        self.ops.push_u16(0);
+        self.lazy = Some(lazy);
+    }
+
+    /// A recipe for others than this block.
+    fn lazy_of(&self, recipe: Recipe) -> Option<Lazy> {
+        // From the host's number of a register to the guest's.
+        let guest = |r: u8| if r == host::ESP { 4 } else { r };
+        let wide = |op, r: u8, y| Some(Lazy { op, size: 4, x: guest(r), y });
+        match recipe {
+            Recipe::Logic { size, r } => {
+                let r = if size == 1 { r } else { guest(r) };
+                Some(Lazy { op: Op::Test, size, x: r, y: Operand::Register(r) })
+            }
+            Recipe::AddImm { r, imm } => wide(Op::Sum, r, Operand::Constant(imm as u32)),
+            Recipe::SubImm { r, imm } => wide(Op::Difference, r, Operand::Constant(imm as u32)),
+            Recipe::Add { r, s } => wide(Op::Sum, r, Operand::Register(guest(s))),
+            Recipe::Sub { r, s } => wide(Op::Difference, r, Operand::Register(guest(s))),
+            Recipe::Step { r, number } => {
+                wide(if number == 0 { Op::Inc } else { Op::Dec }, r, Operand::Constant(0))
+            }
+            Recipe::Compare { n } => {
+                let ins = &self.ins[n];
+                let op = if ins.mnemonic() == Mnemonic::Test { Op::Test } else { Op::Compare };
+                let y = match ins.op1_kind() {
+                    OpKind::Register => Operand::Register(register_number(ins.op1_register())),
+                    _ => Operand::Constant(self.insns[n].imm),
+                };
+                Some(Lazy { op, size: plan::size(ins), x: register_number(ins.op0_register()), y })
+            }
+            Recipe::Shift { .. } | Recipe::AddMemory { .. } | Recipe::SubMemory { .. } => None,
         }
     }
 
@@ -202,7 +269,7 @@ impl Translator<'_> {
             Recipe::Step { r, number: 0 } => {
                 dynasm!(self.ops
                     ; .arch x64
-                    ; bt WORD [BYTE r13 + SLOT as i8], 8
+                    ; bt WORD [BYTE r13 + CARRY as i8], 0
                     ; lea r10d, [Rq(r) - 1]
                     ; inc r10d
                 );
@@ -210,7 +277,7 @@ impl Translator<'_> {
             Recipe::Step { r, .. } => {
                 dynasm!(self.ops
                     ; .arch x64
-                    ; bt WORD [BYTE r13 + SLOT as i8], 8
+                    ; bt WORD [BYTE r13 + CARRY as i8], 0
                     ; lea r10d, [Rq(r) + 1]
                     ; dec r10d
                 );

@@ -100,7 +100,8 @@ fn effect(
         Mnemonic::Lea if ins.op0_register() == register && is_relative(ins, register) => {
             Change::By(ins.memory_displacement32() as i32)
         }
-        _ if is_written(ins, register, factory) => Change::Lost,
+        // What a native instruction writes is known without asking for all that it uses.
+        _ if plan::written(ins) & 1 << FOLLOWED[which] != 0 => Change::Lost,
         _ => Change::By(0),
     };
     (accesses, change)

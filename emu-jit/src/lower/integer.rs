@@ -337,8 +337,12 @@ impl Translator<'_> {
             None => Rm::Reg(self.reg(0)),
         };
         // INC and DEC keep CF, which is stored together with what they set.
-        if opcode == 0xFE && self.is_visible() {
-            self.carry_to_host();
+        if opcode == 0xFE {
+            if self.recipes[self.n].is_some() {
+                self.keep_carry();
+            } else if self.is_visible() && !self.plan_carry[self.n] {
+                self.carry_to_host();
+            }
         }
         encode::op(&mut self.ops, size, &[Self::sized(size, opcode)], number, rm);
         if (opcode, number) != (0xF6, 2) {

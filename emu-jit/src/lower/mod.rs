@@ -24,21 +24,25 @@ mod string;
 mod system;
 mod x87;
 
+pub(crate) use flags::store_flags;
+
 use dynasm::dynasm;
-use dynasmrt::x64::X64Relocation;
-use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi, VecAssembler};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi};
 use emu_core::decode::iced::register_number;
 use emu_core::decode::{BlockId, Insn};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
+use crate::assembler::Assembler;
+use crate::code::CodeCache;
 use crate::entry::{Routines, Site};
 use crate::layout::{KEPT, host, pinned};
+use crate::lazy::Lazy;
 use crate::parts::{Part, Parts};
 use frame::Frames;
 use memory::Direction;
 use plan::{Plan, Recipe};
 
-pub(crate) type Ops = VecAssembler<X64Relocation>;
+pub(crate) type Ops = Assembler;
 
 /// What the host's CPU offers and what is switched on.
 #[derive(Clone, Copy, Debug)]
@@ -71,17 +75,27 @@ pub(crate) struct EdgeCode {
     pub(crate) stub: u32,
     /// The immediate that is compared with the target page's code entry, for targets in other pages.
     pub(crate) code_entry: Option<u32>,
+    /// Offset of the target in the same page.
+    pub(crate) target: Option<u32>,
+    /// The flags are those of the block's marker.
+    pub(crate) lazy: bool,
 }
 
 /// Host code of a block.
 pub(crate) struct Lowered {
     pub(crate) code: Vec<u8>,
+    /// Length of the part that runs often; offsets from there on belong to the other.
+    pub(crate) hot: usize,
     /// Offset of the stub that leaves before the block's first instruction.
     pub(crate) dead: u32,
     pub(crate) edges: Vec<EdgeCode>,
     pub(crate) sites: Vec<Site>,
     /// Instructions lowered natively.
     pub(crate) native: u32,
+    /// Where the marker of lazy flags is to be filled in.
+    pub(crate) marker: Option<(u32, Lazy)>,
+    /// The block may be entered with lazy flags whose registers are not in this mask.
+    pub(crate) entry: Option<u16>,
 }
 
 /// Code emitted behind the block.
@@ -132,8 +146,8 @@ enum Stub {
 
 /// Where the block is and which numbers its sites and edges get.
 pub(crate) struct Place<'a> {
-    /// Host address at which the code will lie.
-    pub(crate) address: usize,
+    /// Where the code will be appended.
+    pub(crate) cache: &'a CodeCache,
     pub(crate) routines: &'a Routines,
     /// Offset of the block in its page.
     pub(crate) in_page: u32,
@@ -143,6 +157,15 @@ pub(crate) struct Place<'a> {
     pub(crate) first_site: usize,
     pub(crate) first_edge: usize,
     pub(crate) features: Features,
+}
+
+/// A direct branch out of the block, as far as it is known while lowering; see [`EdgeCode`].
+struct Edge {
+    branch: usize,
+    stub: DynamicLabel,
+    code_entry: Option<usize>,
+    lazy: Option<Lazy>,
+    target: Option<i32>,
 }
 
 struct Translator<'a> {
@@ -177,8 +200,13 @@ struct Translator<'a> {
     data_segment: Option<u8>,
     stubs: Vec<Stub>,
     sites: Vec<Site>,
-    /// Branch displacement label, stub label, immediate offset of each edge.
-    edges: Vec<(usize, DynamicLabel, Option<usize>)>,
+    edges: Vec<Edge>,
+    /// INC and DEC that find CF in the host's flags.
+    plan_carry: Vec<bool>,
+    /// The flags that the block leaves behind without computing them.
+    lazy: Option<Lazy>,
+    marker: Option<(usize, Lazy)>,
+    entry: Option<u16>,
     /// Displacements to fill in: where they are and where they lead.
     fixes: Vec<(usize, usize)>,
 }
@@ -197,12 +225,12 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
         ins.push(i);
         decoder.set_position(usize::from(insn.end)).ok()?;
     }
-    let plan::Planned { plans, visible, recipes } = plan::plan(&ins, insns, place.features);
+    let plan::Planned { plans, visible, recipes, carries, entry } = plan::plan(&ins, insns, place.features);
     let frames = match place.features.has(Part::Frames) {
         true => frame::find(&ins, insns, &plans),
         false => Frames::none(insns.len()),
     };
-    let ops = Ops::new(place.address);
+    let ops = Ops::new();
     let t = Translator {
         ops,
         place,
@@ -224,6 +252,10 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
         stubs: Vec::new(),
         sites: Vec::new(),
         edges: Vec::new(),
+        plan_carry: carries,
+        lazy: None,
+        marker: None,
+        entry,
         fixes: Vec::new(),
     };
     t.run()
@@ -260,9 +292,11 @@ impl Translator<'_> {
         }
         if !ended {
             let next = self.end_in_page();
+            self.leave_lazy();
             self.edge(next as i32);
         }
         // A budget that does not cover the block.
+        let hot = self.ops.offset().0;
         dynasm!(self.ops ; .arch x64 ; =>refused ; add r12, BYTE count);
         let dead = self.ops.offset().0;
         let in_page = self.place.in_page as i32;
@@ -273,19 +307,30 @@ impl Translator<'_> {
         let edges = std::mem::take(&mut self.edges);
         let edges = edges
             .into_iter()
-            .map(|(branch, stub, code_entry)| {
-                let stub = self.ops.labels().resolve_dynamic(stub).ok()?.0 as u32;
-                Some(EdgeCode { branch: branch as u32, stub, code_entry: code_entry.map(|c| c as u32) })
+            .map(|Edge { branch, stub, code_entry, lazy, target }| {
+                let target = target.map(|t| t as u32);
+                let stub = self.ops.place_of(stub)? as u32;
+                Some(EdgeCode {
+                    branch: branch as u32,
+                    stub,
+                    code_entry: code_entry.map(|c| c as u32),
+                    target,
+                    lazy: lazy.is_some(),
+                })
             })
             .collect::<Option<Vec<_>>>()?;
         let mut fixes = std::mem::take(&mut self.fixes);
-        let mut code = self.ops.finalize().ok()?;
         fixes.extend(edges.iter().map(|e| (e.branch as usize, e.stub as usize)));
         for (at, to) in fixes {
-            let distance = to.wrapping_sub(at + 4) as u32;
-            code.get_mut(at..at + 4)?.copy_from_slice(&distance.to_le_bytes());
+            self.ops.lead(at, to);
         }
-        Some(Lowered { code, dead: dead as u32, edges, sites: self.sites, native })
+        let cache = self.place.cache;
+        // If there is no room, what it is translated for does not matter.
+        let cold = cache.cold_place(self.ops.offset().0 - hot).unwrap_or_default();
+        let code = self.ops.finish(hot, cache.next_address(), cache.address(cold))?;
+        let marker = self.marker.map(|(at, lazy)| (at as u32, lazy));
+        let (sites, entry) = (self.sites, self.entry);
+        Some(Lowered { code, hot, dead: dead as u32, edges, sites, native, marker, entry })
     }
 
     /// The instruction being lowered.
@@ -298,23 +343,16 @@ impl Translator<'_> {
         self.place.in_page + u32::from(self.insns[self.n].end)
     }
 
-    fn displacement(&self, target: usize) -> i32 {
-        let behind = self.place.address.wrapping_add(self.ops.offset().0).wrapping_add(4);
-        target.wrapping_sub(behind) as i32
-    }
-
     /// Jump to a shared routine.
     fn jump(&mut self, target: usize) {
         self.ops.push(0xE9);
-        let d = self.displacement(target);
-        self.ops.push_i32(d);
+        self.ops.push_distance_to(target);
     }
 
     /// Call of a shared routine.
     fn call_routine(&mut self, target: usize) {
         self.ops.push(0xE8);
-        let d = self.displacement(target);
-        self.ops.push_i32(d);
+        self.ops.push_distance_to(target);
     }
 
     /// Number of a new site for instruction `n`.
@@ -385,6 +423,7 @@ impl Translator<'_> {
     }
 
     fn emit_stubs(&mut self) {
+        self.recipe = None;
         // Stubs are only added by instructions, which are all lowered.
         for stub in std::mem::take(&mut self.stubs) {
             match stub {

@@ -78,7 +78,7 @@ pub(super) enum Recipe {
     Sub { r: u8, s: u8 },
     /// CMP or TEST of registers, instruction `n`.
     Compare { n: usize },
-    /// INC (0) or DEC (1) of `r`; CF is in the slot.
+    /// INC (0) or DEC (1) of `r`; CF was kept ([`crate::layout::CARRY`]).
     Step { r: u8, number: u8 },
     /// A shift of what `r11` holds.
     Shift { size: u32, number: u8, count: u32 },
@@ -106,12 +106,75 @@ pub(super) struct Planned {
     /// The flags behind the instruction can be seen only where memory accesses are slow, and can be
     /// computed there.
     pub(super) recipes: Vec<Option<Recipe>>,
+    /// INC and DEC that find CF in the host's flags.
+    pub(super) carries: Vec<bool>,
+    /// See [`super::Lowered::entry`].
+    pub(super) entry: Option<u16>,
+}
+
+/// Nothing asks for the flags that a block is entered with before it has overwritten them, except where it may be
+/// left: a mask of the registers that are written before that.
+fn entry(ins: &[Instruction], insns: &[Insn], plans: &[Plan]) -> Option<u16> {
+    let (mut early, mut so_far) = (0, 0);
+    for n in 0..ins.len() {
+        let i = &ins[n];
+        if leaves_always(i, &insns[n], plans[n]) || i.rflags_read() & ARITH != 0 {
+            return None;
+        }
+        if may_be_slow(i) {
+            early |= so_far;
+        }
+        if sets_all(i) {
+            return Some(early);
+        }
+        if i.rflags_modified() & ARITH != 0 {
+            return None;
+        }
+        so_far |= written(i);
+    }
+    None
+}
+
+/// The host's CF is still the guest's in front of instruction `n`.
+fn has_carry(n: usize, ins: &[Instruction], plans: &[Plan]) -> bool {
+    for k in (0..n).rev() {
+        let i = &ins[k];
+        // Behind a change of ESP or EBP its page is looked up.
+        if plans[k] != Plan::Native || written(i) & (1 << 4 | 1 << 5) != 0 {
+            return false;
+        }
+        match i.mnemonic() {
+            Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Movzx | Mnemonic::Movsx
+                if (has_memory(i) && i.mnemonic() != Mnemonic::Lea)
+                    || (0..i.op_count()).any(|n| i.op_register(n).is_segment_register()) =>
+            {
+                return false;
+            }
+            Mnemonic::Mov | Mnemonic::Lea | Mnemonic::Movzx | Mnemonic::Movsx => {}
+            Mnemonic::Add
+            | Mnemonic::Adc
+            | Mnemonic::Sub
+            | Mnemonic::Sbb
+            | Mnemonic::Cmp
+            | Mnemonic::And
+            | Mnemonic::Or
+            | Mnemonic::Xor
+            | Mnemonic::Test
+            | Mnemonic::Neg => return true,
+            Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => {
+                return shift_count(i).is_some_and(|count| count != 0);
+            }
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// Plans and visibility of flags, from the end of the block to its start.
 pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> Planned {
     let mut plans = vec![Plan::Call; ins.len()];
     let mut visible = vec![true; ins.len()];
+    let mut carries = vec![false; ins.len()];
     // At the end of the block they are.
     let mut after = true;
     for n in (0..ins.len()).rev() {
@@ -126,20 +189,37 @@ pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> P
             || reads
             || (after && !sets_all(&ins[n]));
     }
+    // From the start: what comes before is planned natively or not by now.
+    for n in 0..ins.len() {
+        let step = matches!(ins[n].mnemonic(), Mnemonic::Inc | Mnemonic::Dec);
+        carries[n] = step && plans[n] == Plan::Native && !has_memory(&ins[n]) && has_carry(n, ins, &plans);
+    }
+    // Where INC or DEC has CF already, it leaves nothing of what was before it.
+    let mut after = true;
+    for n in (0..ins.len()).rev() {
+        visible[n] = after;
+        after = !features.has(Part::Flags)
+            || leaves_always(&ins[n], &insns[n], plans[n])
+            || may_be_slow(&ins[n])
+            || ins[n].rflags_read() & ARITH != 0
+            || (after && !sets_all(&ins[n]) && !carries[n]);
+    }
     let mut recipes = vec![None; ins.len()];
     let with_recipes = features.has(Part::Recipes) && features.has(Part::Flags);
+    let lazy = features.has(Part::Lazy);
     for n in 0..ins.len() {
         if with_recipes
             && visible[n]
             && plans[n] == Plan::Native
             && let Some((recipe, registers)) = recipe(n, &ins[n], &insns[n])
-            && is_enough(n, registers, ins, insns, &plans)
+            && is_enough(n, registers, ins, insns, &plans, &carries, lazy)
         {
             recipes[n] = Some(recipe);
             visible[n] = false;
         }
     }
-    Planned { plans, visible, recipes }
+    let entry = if lazy { entry(ins, insns, &plans) } else { None };
+    Planned { plans, visible, recipes, carries, entry }
 }
 
 /// The flags have to be in the slot for this instruction.
@@ -208,13 +288,27 @@ fn pinned_or_byte(r: Register) -> u8 {
     if r.is_gpr8() { n } else { pinned(n) }
 }
 
-/// Everything that can see the flags behind instruction `n` is a slow access, and the registers are as
-/// instruction `n` left them there.
-fn is_enough(n: usize, registers: u16, ins: &[Instruction], insns: &[Insn], plans: &[Plan]) -> bool {
+/// Everything that can see the flags behind instruction `n` can compute them again: slow accesses, readers that
+/// want them in the host's flags, the end of the block; and the registers are as instruction `n` left them there.
+fn is_enough(
+    n: usize,
+    registers: u16,
+    ins: &[Instruction],
+    insns: &[Insn],
+    plans: &[Plan],
+    carries: &[bool],
+    lazy: bool,
+) -> bool {
     let mut intact = true;
     for k in n + 1..ins.len() {
         let i = &ins[k];
-        if leaves_always(i, &insns[k], plans[k]) || i.rflags_read() & ARITH != 0 {
+        if plans[k] == Plan::Native && insns[k].flags & Insn::ENDS_BLOCK != 0 {
+            return lazy && intact && registers & KEPT == 0 && is_direct(i) && written(i) & registers == 0;
+        }
+        if leaves_always(i, &insns[k], plans[k]) {
+            return false;
+        }
+        if i.rflags_read() & ARITH != 0 && (!intact || registers & KEPT != 0 || !rereads(i)) {
             return false;
         }
         // PUSH of memory and MOVS change r11 before their second check.
@@ -223,7 +317,7 @@ fn is_enough(n: usize, registers: u16, ins: &[Instruction], insns: &[Insn], plan
         if may_be_slow(i) && (!intact || early) {
             return false;
         }
-        if sets_all(i) {
+        if sets_all(i) || carries[k] {
             return true;
         }
         if i.rflags_modified() & ARITH != 0 {
@@ -231,27 +325,49 @@ fn is_enough(n: usize, registers: u16, ins: &[Instruction], insns: &[Insn], plan
         }
         intact &= written(i) & registers == 0;
     }
-    false
+    // The next block follows without a branch.
+    lazy && intact && registers & KEPT == 0
+}
+
+/// A direct transfer: an edge can lead through what computes the flags. It may be a call.
+fn is_direct(i: &Instruction) -> bool {
+    i.is_jcc_short_or_near()
+        || i.is_jmp_short_or_near()
+        || i.is_call_near()
+        || matches!(i.mnemonic(), Mnemonic::Jecxz | Mnemonic::Loop)
+}
+
+/// It reads flags from the host's, so they may be computed again for it.
+fn rereads(i: &Instruction) -> bool {
+    matches!(i.mnemonic(), Mnemonic::Adc | Mnemonic::Sbb)
+        || i.condition_code() != ConditionCode::None && i.op_count() <= 2 && only_general(i)
 }
 
 /// Guest registers a native instruction may write: more than it does, never fewer.
-fn written(ins: &Instruction) -> u16 {
+pub(super) fn written(ins: &Instruction) -> u16 {
     // Most moves leave r11 alone.
     let keeps = matches!(
         ins.mnemonic(),
         Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Lea | Mnemonic::Not | Mnemonic::Bswap
     ) || ins.mnemonic() == Mnemonic::Push && !has_memory(ins);
     let mut mask = if keeps { 0 } else { KEPT };
-    for n in 0..ins.op_count().min(2) {
+    let looks = matches!(
+        ins.mnemonic(),
+        Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt | Mnemonic::Push | Mnemonic::Jmp | Mnemonic::Call
+    );
+    for n in 0..ins.op_count().min(if looks { 0 } else { 2 }) {
         let r = ins.op_register(n);
         if ins.op_kind(n) == OpKind::Register
             && is_general(r)
             && (n == 0 || matches!(ins.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd))
         {
-            mask |= 1 << r.full_register32().number();
+            mask |= 1 << register_number(r.full_register32());
         }
     }
     mask | match ins.mnemonic() {
+        Mnemonic::Loop => 1 << 1,
+        Mnemonic::Call | Mnemonic::Ret => 1 << 4,
+        Mnemonic::Fnstsw => 1 << 0,
         Mnemonic::Cdq | Mnemonic::Cwd => 1 << 2,
         Mnemonic::Cwde | Mnemonic::Cbw => 1 << 0,
         Mnemonic::Mul | Mnemonic::Imul | Mnemonic::Div | Mnemonic::Idiv => 1 << 0 | 1 << 2,

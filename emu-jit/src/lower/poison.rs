@@ -27,13 +27,27 @@ impl Translator<'_> {
         if !writes || self.visible[self.n] || self.plans[self.n] != Plan::Native {
             return;
         }
-        // INC and DEC are computed again with CF from the slot.
-        if !matches!(self.recipe, Some(Recipe::Step { .. })) {
-            let slot = (seed >> 16) as i16;
-            dynasm!(self.ops ; .arch x64 ; mov WORD [BYTE r13 + SLOT as i8], slot);
+        // Stored flags or a marker (`lazy.rs`): whoever looks finds either. At the end of the block a marker of its
+        // own comes behind this.
+        let slot = (seed >> 16) as i16;
+        dynasm!(self.ops ; .arch x64 ; mov WORD [BYTE r13 + SLOT as i8], slot);
+        if !self.is_carry_taken() {
+            // CF, OF and the rest of the host's follow from the garbage.
+            dynasm!(self.ops ; .arch x64 ; add r10d, garbage);
+            self.clobber();
         }
-        // CF, OF and the rest of the host's follow from the garbage.
-        dynasm!(self.ops ; .arch x64 ; add r10d, garbage);
-        self.clobber();
+    }
+
+    /// An INC or DEC takes CF from what the current instruction leaves in the host's flags.
+    fn is_carry_taken(&self) -> bool {
+        for k in self.n + 1..self.ins.len() {
+            if self.plan_carry[k] {
+                return true;
+            }
+            if self.ins[k].rflags_modified() & ARITH != 0 {
+                return false;
+            }
+        }
+        false
     }
 }

@@ -1,7 +1,7 @@
 //! The NE2000, and the other end of every network card's cable.
 
 use emu_core::irq::IrqLine;
-use emu_devices::net::NetSink;
+use emu_devices::net::{Cable, NetSink};
 use emu_devices::net::ne2000::Ne2000Pci;
 
 use super::script::Seeds;
@@ -16,6 +16,8 @@ impl NetSink for Wire {
         self.0.add(2, frame);
     }
 }
+
+impl Cable for Wire {}
 
 const BASE: u16 = 0x300;
 

@@ -7,7 +7,8 @@ use emu_devices::testing::TestBoard;
 use emu_devices::virtio::P9Handler;
 use emu_devices::virtio::spec::{common, desc, status};
 use emu_devices::virtio::{
-    ConsoleSink, Slot, VirtioBalloon, VirtioConsole, VirtioDevice, VirtioNet, VirtioP9, VirtioPci, VirtioRng,
+    ConsoleSink, Offload, Slot, VirtioBalloon, VirtioConsole, VirtioDevice, VirtioNet, VirtioP9, VirtioPci,
+    VirtioRng,
 };
 
 use super::network::Wire;
@@ -280,7 +281,8 @@ pub fn virtio_net() -> Subject<VirtioPci<VirtioNet>> {
     subject(
         Slot::NET,
         |log| {
-            VirtioPci::new(VirtioNet::new([2, 0, 0, 0, 0, 1], 1500, Box::new(Wire(log.clone()))), Slot::NET)
+            let cable = Box::new(Wire(log.clone()));
+            VirtioPci::new(VirtioNet::new([2, 0, 0, 0, 0, 1], 1500, Offload::Tcp, cable), Slot::NET)
         },
         |device, board, _, frame| device.receive(&mut board.ctx(), frame).into(),
         |s| {

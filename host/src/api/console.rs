@@ -10,20 +10,16 @@ use crate::vm;
 /// Bytes typed at once.
 const PIECE: usize = 512;
 
-/// The serial console of a [`super::Vm`]. A guest that prints more than some ten thousand bytes waits until they
-/// are read.
+/// The serial console of a [`super::Vm`]. What the guest prints waits to be read, up to a megabyte; beyond, it is
+/// lost.
 pub struct Console {
     guest: Arc<dyn vm::Guest>,
-    output: Option<Receiver<u8>>,
+    output: Receiver<u8>,
 }
 
 impl Console {
     pub(super) fn new(guest: Arc<dyn vm::Guest>, output: Receiver<u8>) -> Self {
-        Self { guest, output: Some(output) }
-    }
-
-    pub(super) fn close(&mut self) {
-        self.output = None;
+        Self { guest, output }
     }
 
     /// Types bytes. False if the guest has not taken all of them in this time.
@@ -42,7 +38,7 @@ impl Console {
 
     /// What the guest has printed since the last time, without waiting.
     pub fn read(&mut self) -> Vec<u8> {
-        self.output.iter().flat_map(Receiver::try_iter).collect()
+        self.output.try_iter().collect()
     }
 
     /// Waits until the guest has printed this, and gives what it has printed until then. `None` if it has not in
@@ -52,7 +48,7 @@ impl Console {
         let mut seen = Vec::new();
         while !seen.ends_with(text.as_bytes()) {
             let left = time.checked_sub(clock::now().saturating_duration_since(begin))?;
-            seen.push(self.output.as_ref()?.recv_timeout(left).ok()?);
+            seen.push(self.output.recv_timeout(left).ok()?);
         }
         Some(seen)
     }

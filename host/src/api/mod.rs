@@ -159,10 +159,10 @@ impl VmBuilder {
             }
         };
         let tail = Tail::default();
-        let output = tail.listen();
+        let output = tail.listen_loosely();
         let kernel = &self.options.kernel;
         let built = start::build(&image, opened, &config, kernel, tail.sink(), server, None, quiet);
-        let vm::Vm { mut runner, guest, service, restored } = built.map_err(ApiError::Start)?;
+        let vm::Vm { mut runner, guest, service, restored, .. } = built.map_err(ApiError::Start)?;
         let (sender, stopped) = channel();
         let body = move || {
             // Nobody listens any more when the machine has been dropped.
@@ -250,8 +250,6 @@ impl Vm {
     }
 
     fn end(&mut self) {
-        // One that waits for a listener of its console goes on.
-        self.console.close();
         for _ in 0..STOP.as_millis() / STOP_EVERY.as_millis() {
             self.guest.stop();
             match self.stopped.recv_timeout(STOP_EVERY) {

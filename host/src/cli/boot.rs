@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
 
 use super::engine_args::EngineArgs;
+use super::net::{self, NetArgs};
 use super::report::{Reporter, size};
 use super::stats;
 use super::trace_start::TraceStart;
@@ -157,13 +158,8 @@ pub struct BootArgs {
     #[arg(long)]
     save: bool,
 
-    /// Connect the guest to the virtual network (not available yet)
-    #[arg(long, short = 'n')]
-    net: bool,
-
-    /// Forward host port H to guest port G (not available yet)
-    #[arg(long, short = 'p', value_name = "H:G")]
-    publish: Option<String>,
+    #[command(flatten)]
+    net: NetArgs,
 
     /// Boot from this firmware (not available yet)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -224,6 +220,7 @@ impl BootArgs {
             }),
             linger: self.linger,
             save: self.save,
+            net: self.net.wishes(),
         }
     }
 
@@ -240,21 +237,15 @@ impl BootArgs {
                 return Err(Error::NotYet { what: what.to_owned(), hint }.into());
             }
         }
-        if let Some(ports) = &self.publish {
-            let port = |text: &str| text.parse::<u16>().is_ok_and(|port| port != 0);
-            anyhow::ensure!(
-                ports.split_once(':').is_some_and(|(host, guest)| port(host) && port(guest)),
-                "Invalid value {ports:?} for flag --publish (-p): expected HOSTPORT:GUESTPORT"
-            );
-        }
+        anyhow::ensure!(
+            !self.net.is_on() || !matches!(self.clock, Some(ClockArg::Deterministic)),
+            "A run with --clock deterministic is the same every time and has no network (--net, -p)"
+        );
         if self.exit_on.as_ref().is_some_and(|text| text.len() > limits::MAX_EXIT_PATTERN) {
             anyhow::bail!("Text for flag --exit-on is longer than {} bytes", limits::MAX_EXIT_PATTERN);
         }
-        let later = [
-            (self.net || self.publish.is_some(), "the network (--net, -p)"),
-            (self.console_url, "the console page (--console-url)"),
-            (self.cdp, "the console page (--cdp)"),
-        ];
+        let later =
+            [(self.console_url, "the console page (--console-url)"), (self.cdp, "the console page (--cdp)")];
         for (asked, what) in later {
             if asked {
                 reporter.warning(&format!("{what} is not available yet and left out"));
@@ -274,6 +265,7 @@ impl BootArgs {
 /// Whatever keeps the machine from starting.
 pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     args.check_features(reporter)?;
+    let net = args.net.config()?;
     let progress = if args.json || args.quiet { Progress::hidden() } else { Progress::on_terminal() };
     let (path, name) = locate::resolve(&args.image, paths::home().as_deref()).map_err(Error::from)?;
     let named = args.name.as_deref().map(start::claim).transpose()?;
@@ -316,6 +308,7 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     }
     let mut vm =
         start::build(&image, opened, &config, &options.kernel, session.sink(), None, None, reporter)?;
+    let _net = net::start(net, &mut vm, reporter)?;
     if let Some((_, endpoint)) = &named {
         let sender = session.sender();
         let stop = move |_| drop(sender.send(Event::Signal(SIGTERM)));

@@ -11,6 +11,8 @@ mod engine_args;
 mod exec;
 mod lockstep;
 mod machines;
+mod net;
+mod network;
 mod process;
 mod report;
 mod run;
@@ -71,8 +73,8 @@ enum Verb {
     Prepare(Later),
     /// Serve an image on the web (not available yet)
     Serve(Later),
-    /// Run the virtual network alone (not available yet)
-    Network(Later),
+    /// Give machines in browsers a network
+    Network(network::NetworkArgs),
     /// Print a bundled file (not available yet)
     #[command(hide = true)]
     Assets(Later),
@@ -186,6 +188,10 @@ fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, Failure>
             let reporter = args.reporter();
             snapshot::run(args).map_err(|error| Failure::new(error, reporter))
         }
+        Verb::Network(args) => {
+            let reporter = args.reporter();
+            network::run(&args, reporter).map_err(|error| Failure::new(error, reporter))
+        }
         Verb::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "env86", &mut text);
@@ -196,7 +202,6 @@ fn dispatch(arguments: Vec<OsString>, reporter: Reporter) -> Result<u8, Failure>
         | Verb::Create(later)
         | Verb::Prepare(later)
         | Verb::Serve(later)
-        | Verb::Network(later)
         | Verb::Assets(later) => {
             let what = format!("run this command ({} arguments)", later.rest.len());
             Err(Failure::new(Error::NotYet { what, hint: None }.into(), reporter))

@@ -15,6 +15,7 @@ use emu_devices::virtio::P9Handler;
 use serde_json::json;
 
 use super::engine_args::EngineArgs;
+use super::net::{self, NetArgs};
 use super::process::{ProcessArgs, window};
 use super::report::Reporter;
 use super::{detach, start, stats};
@@ -106,13 +107,8 @@ pub struct RunArgs {
     #[arg(long)]
     install_guest: bool,
 
-    /// Connect the guest to the virtual network (not available yet)
-    #[arg(long, short = 'n')]
-    net: bool,
-
-    /// Forward host port H to guest port G (not available yet)
-    #[arg(long, short = 'p', value_name = "H:G")]
-    publish: Vec<String>,
+    #[command(flatten)]
+    net: NetArgs,
 
     /// Give up if the guest has not booted its service after SECS seconds (300)
     #[arg(long, value_name = "SECS", value_parser = config::parse_seconds)]
@@ -156,13 +152,6 @@ impl RunArgs {
         Reporter { json: self.json, quiet: self.quiet }
     }
 
-    /// Warns about flags that do nothing yet.
-    fn check_features(&self, reporter: Reporter) {
-        if self.net || !self.publish.is_empty() {
-            reporter.warning("the network (--net, -p) is not available yet and left out");
-        }
-    }
-
     /// The name the machine is to have, with its socket.
     fn claim(&self) -> anyhow::Result<Option<(Directory, Endpoint)>> {
         let Some(name) = self.background.as_ref().or(self.name.as_ref()) else { return Ok(None) };
@@ -204,7 +193,7 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
     if args.detach && args.background.is_none() {
         return detach(args);
     }
-    args.check_features(reporter);
+    let net = args.net.config()?;
     let begin = clock::now();
     let ends = if args.detach { ProcessArgs::no_ends() } else { args.process.ends() };
     let command = args.process.command(&args.command, ends)?;
@@ -233,13 +222,14 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
         memory: args.memory,
         engine: args.engine.engine(),
         translator: args.engine.translator(),
+        net: args.net.wishes(),
         ..BootOptions::default()
     };
     let config = start::resolve(&options, &image, opened.as_ref(), reporter)?;
     let restored = opened.is_some();
     let service = args.install_guest.then(install::find).transpose().map_err(Error::from)?;
     let console = Tail::default();
-    let vm = start::build(
+    let mut vm = start::build(
         &image,
         opened,
         &config,
@@ -249,6 +239,7 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
         service.as_deref(),
         reporter,
     )?;
+    let _net = net::start(net, &mut vm, reporter)?;
 
     let run = Run::default();
     let sender = run.sender();

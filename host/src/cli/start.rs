@@ -116,6 +116,8 @@ pub(super) fn spec(
     Ok(VmSpec {
         memory_size,
         preserve_mac: config.preserve_mac,
+        network_card: config.network_card,
+        network: config.network,
         vga_memory_size: config.vga_memory_size,
         acpi: config.acpi,
         uarts: config.uarts,

@@ -148,7 +148,14 @@ fn config() -> SessionConfig {
 
 /// Runs a script; returns how it ended and what was printed.
 fn vm(runner: FakeRunner, guest: Arc<FakeGuest>) -> Vm {
-    Vm { runner: Box::new(runner), guest, service: None, restored: false }
+    Vm {
+        runner: Box::new(runner),
+        guest,
+        service: None,
+        restored: false,
+        #[cfg(target_os = "linux")]
+        network: None,
+    }
 }
 
 fn run(

@@ -7,6 +7,7 @@
 //! | [`client`] | calls: files, connections, mounts |
 //! | [`command`] | commands in the guest and their streams |
 //! | [`fresh`] | clock and entropy of a restored guest |
+//! | `network` | the network of a guest that has to set it up again |
 //! | [`wire`] | the line of a machine: its second serial port |
 //!
 //! The wire itself is in the crate `guest86`, which the service shares. Everything that comes over it is
@@ -18,6 +19,7 @@ pub mod client;
 pub mod command;
 pub mod fresh;
 pub mod mux;
+mod network;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 pub mod wire;

@@ -10,7 +10,7 @@ use emu_devices::serial::SerialSink;
 
 use super::channel::{Line, Port, SEND};
 use super::fresh::freshen;
-use super::{Deadline, Guest, RpcError};
+use super::{Deadline, Guest, RpcError, network};
 use crate::clock::{self, Random};
 
 /// COM2, where the service listens.
@@ -18,6 +18,8 @@ const PORT: u8 = 1;
 
 /// How long the service of a restored guest may take to get the guest's clock right.
 const FRESH: Duration = Duration::from_secs(10);
+/// How long the service may take to get an address.
+const RAISE: Duration = Duration::from_secs(20);
 /// How long the machine may take to say how COM2 is set up, and how often to look.
 const LOOK_FOR: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -89,6 +91,8 @@ pub fn connect(mailbox: &Arc<Mailbox>) -> (Arc<Guest>, Box<dyn SerialSink>) {
 pub struct Service {
     guest: Arc<Guest>,
     mailbox: Arc<Mailbox>,
+    /// The guest has a network card that is connected.
+    network: bool,
     /// A service had the port open. Held by the one who waits for that: what a restored guest needs then is
     /// done once.
     found: Arc<Mutex<bool>>,
@@ -96,7 +100,13 @@ pub struct Service {
 
 impl Service {
     pub(crate) fn new(guest: Arc<Guest>, mailbox: Arc<Mailbox>) -> Self {
-        Self { guest, mailbox, found: Arc::default() }
+        Self { guest, mailbox, found: Arc::default(), network: false }
+    }
+
+    /// Says whether the guest's network card is connected.
+    pub(crate) fn with_network(mut self, network: bool) -> Self {
+        self.network = network;
+        self
     }
 
     /// Calls of the service.
@@ -148,7 +158,17 @@ impl Service {
         if let Ok(mut random) = Random::system() {
             (0..16).for_each(|_| entropy.extend_from_slice(&random.next_u32().to_le_bytes()));
         }
-        freshen(&self.guest, clock::wall(), &entropy, deadline)
+        let done = freshen(&self.guest, clock::wall(), &entropy, deadline);
+        self.raise_network();
+        done
+    }
+
+    /// Makes a guest whose card is connected use it, if it does not do so already. What it cannot do is no reason
+    /// not to go on.
+    pub fn raise_network(&self) {
+        if self.network {
+            let _ = network::raise(&self.guest, Deadline::after(RAISE));
+        }
     }
 
     /// Makes a restored guest a new one, in the background: its clock is set, its kernel gets entropy. Does

@@ -67,6 +67,8 @@ fn attend(
     if restored {
         // What it cannot do is no reason not to run the command.
         let _ = service.freshen(Deadline::after(FRESH));
+    } else {
+        service.raise_network();
     }
     if let Err(reason) = mounts::mount(guest, &mounts, tunnel) {
         return End::NotMounted(reason);

@@ -59,10 +59,11 @@ impl InstallError {
 pub fn find() -> Result<Vec<u8>, InstallError> {
     let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join(NAME)));
     let candidates = [beside, paths::home().map(|home| home.join(NAME))];
-    for path in candidates.into_iter().flatten().filter(|path| path.is_file()) {
-        return read(&path).map_err(|source| InstallError::Read { path, source });
+    match candidates.into_iter().flatten().find(|path| path.is_file()) {
+        Some(path) => read(&path).map_err(|source| InstallError::Read { path, source }),
+        None if BUILT_IN.is_empty() => Err(InstallError::Missing),
+        None => Ok(BUILT_IN.to_vec()),
     }
-    if BUILT_IN.is_empty() { Err(InstallError::Missing) } else { Ok(BUILT_IN.to_vec()) }
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -219,7 +219,7 @@ impl Run {
     /// The host starts no thread.
     pub fn run(self, vm: Vm, job: Job) -> Result<Ended, ConsoleError> {
         let begin = clock::now();
-        let Vm { runner, guest, service, restored } = vm;
+        let Vm { runner, guest, service, restored, .. } = vm;
         let timeout = job.timeout;
         self.start_vcpu(runner)?;
         let Some(service) = service else {

@@ -1,7 +1,7 @@
 //! The end of what the guest printed on its console. Nobody sees it unless something goes wrong.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::vm::SerialSink;
@@ -12,13 +12,23 @@ const KEPT: usize = 4 << 10;
 /// Lines shown.
 const SHOWN: usize = 8;
 
-/// Bytes waiting for a listener. When there are so many, the guest waits.
+/// Bytes waiting for a listener. When there are so many, the guest waits for one that has to hear everything.
 const QUEUE: usize = 64 << 10;
+
+/// Bytes waiting for a listener that may miss some.
+const LOOSE_QUEUE: usize = 1 << 20;
 
 #[derive(Default)]
 struct State {
     bytes: VecDeque<u8>,
-    listener: Option<SyncSender<u8>>,
+    listener: Option<Listener>,
+}
+
+#[derive(Clone)]
+struct Listener {
+    sender: SyncSender<u8>,
+    /// It must not miss anything.
+    strict: bool,
 }
 
 /// The end of the console's output.
@@ -31,9 +41,19 @@ impl Tail {
     }
 
     /// Everything that comes from now on. There is one listener, the latest.
+    /// The guest waits for it.
     pub fn listen(&self) -> Receiver<u8> {
-        let (sender, receiver) = sync_channel(QUEUE);
-        self.lock().listener = Some(sender);
+        self.add(QUEUE, true)
+    }
+
+    /// The same for one that need not listen all the time: what comes while too much is waiting is lost.
+    pub fn listen_loosely(&self) -> Receiver<u8> {
+        self.add(LOOSE_QUEUE, false)
+    }
+
+    fn add(&self, queue: usize, strict: bool) -> Receiver<u8> {
+        let (sender, receiver) = sync_channel(queue);
+        self.lock().listener = Some(Listener { sender, strict });
         receiver
     }
 
@@ -58,9 +78,13 @@ impl SerialSink for Tail {
             state.bytes.pop_front();
         }
         state.bytes.push_back(byte);
-        let Some(listener) = state.listener.clone() else { return };
+        let Some(Listener { sender, strict }) = state.listener.clone() else { return };
         drop(state);
-        if listener.send(byte).is_err() {
+        let gone = match strict {
+            true => sender.send(byte).is_err(),
+            false => matches!(sender.try_send(byte), Err(TrySendError::Disconnected(_))),
+        };
+        if gone {
             self.lock().listener = None;
         }
     }
@@ -89,5 +113,8 @@ mod tests {
         drop(heard);
         sink.write(b'y');
         assert!(tail.lock().listener.is_none());
+        let heard = tail.listen_loosely();
+        (0..=LOOSE_QUEUE).for_each(|_| sink.write(b'z'));
+        assert_eq!(heard.try_iter().count(), LOOSE_QUEUE, "the guest does not wait");
     }
 }

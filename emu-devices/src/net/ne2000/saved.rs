@@ -8,21 +8,16 @@
 //! | 12-14 | RCR, TCR, TSR |
 //! | 15, 16 | station address, card memory with the PROM |
 //!
-//! env86's own part, `[1, [frame, …]]`, are the frames that wait for room in the ring; v86 drops
-//! such frames. The multicast filter is no register of this card: it reads as all ones.
-
-use std::collections::VecDeque;
+//! Frames that wait in the cable for room in the ring are the network's, not the card's. The multicast filter
+//! is no register of this card: it reads as all ones.
 
 use emu_core::snapshot::{FieldError, Fields, Value};
 use emu_core::values;
 
 use super::{MacAddr, Ne2000, Ne2000Pci};
 use crate::device::DeviceState;
-use crate::limits::{NET_BACKLOG_FRAMES, NET_MAX_FRAME};
 use crate::net::spec::{FIRST_PAGE, LAST_PAGE, MEMORY_LEN};
 
-/// Layout of env86's own part.
-const VERSION: u8 = 1;
 /// First byte of packet memory; below it are the PROM and nothing.
 const PACKET_MEMORY: usize = (FIRST_PAGE as usize) << 8;
 
@@ -45,12 +40,11 @@ pub(super) struct SavedNe2000 {
     tsr: u8,
     mac: MacAddr,
     memory: Vec<u8>,
-    backlog: VecDeque<Vec<u8>>,
 }
 
 impl SavedNe2000 {
     pub(super) fn capture(card: &Ne2000Pci) -> Self {
-        let Ne2000Pci { chip, burned_in: _, preserve_mac: _, irq: _, sink: _ } = card;
+        let Ne2000Pci { chip, burned_in: _, preserve_mac: _, irq: _, cable: _, waiting: _ } = card;
         let Ne2000 {
             isr,
             imr,
@@ -69,7 +63,7 @@ impl SavedNe2000 {
             tsr,
             mac,
             memory,
-            backlog,
+            reading: _,
         } = chip;
         Self {
             isr: *isr,
@@ -89,7 +83,6 @@ impl SavedNe2000 {
             tsr: *tsr,
             mac: *mac,
             memory: memory.to_vec(),
-            backlog: backlog.clone(),
         }
     }
 
@@ -118,7 +111,8 @@ impl SavedNe2000 {
             tsr: self.tsr,
             mac: if card.preserve_mac { self.mac } else { card.chip.mac },
             memory,
-            backlog: self.backlog,
+            // An interrupt too many costs nothing.
+            reading: true,
         };
     }
 
@@ -142,11 +136,7 @@ impl SavedNe2000 {
             Value::bytes(self.mac),
             Value::bytes(self.memory),
         ];
-        let extra = match self.backlog.is_empty() {
-            true => Value::Null,
-            false => values![VERSION, self.backlog.into_iter().map(Value::bytes).collect::<Vec<_>>()],
-        };
-        DeviceState { v86, extra }
+        DeviceState::v86(v86)
     }
 
     /// What `state` says; the rest as in `self`.
@@ -174,23 +164,7 @@ impl SavedNe2000 {
             self.mac = v86.u8s(15)?.unwrap_or(self.mac);
             self.memory = v86.bytes(16, MEMORY_LEN)?.unwrap_or(self.memory);
         }
-        self.read_extra(&mut state.extra).map_err(FieldError::in_extra)?;
         Ok(self)
-    }
-
-    fn read_extra(&mut self, extra: &mut Value) -> Result<(), FieldError> {
-        let Some(mut extra) = Fields::of(extra)? else { return Ok(()) };
-        let _ = extra.u8(0)?;
-        extra.array(1, |frames| {
-            if frames.len() > NET_BACKLOG_FRAMES {
-                return Err(FieldError::here(format!("{} frames wait", frames.len())));
-            }
-            for n in 0..frames.len() {
-                self.backlog.extend(frames.bytes_up_to(n, NET_MAX_FRAME)?);
-            }
-            Ok(())
-        })?;
-        Ok(())
     }
 }
 
@@ -227,9 +201,7 @@ mod tests {
             board.outb(nic, BASE + reg, value);
         }
         board.outb(nic, BASE + RCR, RCR_PRO);
-        while nic.chip().backlog.len() < 3 {
-            assert!(nic.receive(&mut board.ctx(), &frame(MAC, 1500)));
-        }
+        while nic.receive(&mut board.ctx(), &frame(MAC, 1500)) {}
     }
 
     snapshot_conformance!(ne2000_snapshot_conformance, make: preserving, exercise: exercise, ignored: &[]);
@@ -335,16 +307,13 @@ mod tests {
     }
 
     #[test]
-    fn ne2000_saved_in_a_remote_read_with_frames_waiting_continues() {
+    fn ne2000_saved_in_a_remote_read_continues() {
         let (mut board, mut nic) = restored(true);
         for (reg, value) in [(RBCR0, 64), (RBCR1, 0), (RSAR0, 0), (RSAR1, 0x46), (CR, 0x0A)] {
             board.outb(&mut nic, BASE + reg, value);
         }
         let mut out = [0; 30];
         nic.port_read_block(&mut board.ctx(), BASE + DATA, AccessSize::Word, &mut out);
-        while nic.chip().backlog.len() < 2 {
-            assert!(nic.receive(&mut board.ctx(), &frame(GUEST_MAC, 1000)));
-        }
         let state = nic.save(&mut board.ctx());
         let mut nic = preserving();
         board.power_up(&mut nic, 3);
@@ -353,7 +322,5 @@ mod tests {
         nic.port_read_block(&mut board.ctx(), BASE + DATA, AccessSize::Word, &mut rest);
         assert_eq!(rest, frame(GUEST_MAC, 60)[26..]);
         assert_eq!(board.inb(&mut nic, BASE + ISR) & ISR_RDC, ISR_RDC);
-        board.outb(&mut nic, BASE + BNRY, 0x4B);
-        assert_eq!(nic.chip().backlog.len(), 1);
     }
 }

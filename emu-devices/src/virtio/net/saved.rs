@@ -3,26 +3,33 @@
 //! v86's array: registers and queues, number of the network (0), address. That is everything. The guest's
 //! driver uses the address it found, so the card gets it back; who runs two copies of one snapshot on the
 //! same network gives them other ones ([`VirtioNet::set_mac`]).
+//!
+//! A card that takes work over from the guest (v86 has none) says so in env86's own part, `[1]`: the machine that
+//! restores it has to offer the same.
 
 use emu_core::snapshot::{FieldError, Fields, Value};
 use emu_core::values;
 
-use super::VirtioNet;
+use super::{Offload, VirtioNet};
 use crate::device::DeviceState;
+use crate::virtio::saved::VERSION;
 
 pub(super) struct SavedNet {
     mac: [u8; 6],
+    offloads: bool,
 }
 
 impl SavedNet {
     pub(super) fn capture(net: &VirtioNet) -> Self {
-        // The MTU is the board's; the frame is scratch space.
-        let VirtioNet { mac, mtu: _, sink: _, frame: _ } = net;
-        Self { mac: *mac }
+        // The MTU is the board's; frames under way are lost, as on a wire.
+        let VirtioNet { mac, mtu: _, offload, cable: _, frame: _, piece: _, joined: _, waiting: _ } = net;
+        Self { mac: *mac, offloads: *offload != Offload::None }
     }
 
     pub(super) fn into_state(self, core: Value) -> DeviceState {
-        DeviceState::v86(values![core, 0, Value::bytes(self.mac)])
+        let v86 = values![core, 0, Value::bytes(self.mac)];
+        let extra = if self.offloads { values![VERSION] } else { Value::Null };
+        DeviceState { v86, extra }
     }
 
     pub(super) fn read(state: &mut DeviceState, net: &VirtioNet) -> Result<Self, FieldError> {
@@ -35,7 +42,7 @@ impl SavedNet {
     }
 
     pub(super) fn apply(self, net: &mut VirtioNet) {
-        let Self { mac } = self;
+        let Self { mac, offloads: _ } = self;
         net.mac = mac;
     }
 }
@@ -57,8 +64,10 @@ mod tests {
         fn send(&mut self, _: &[u8]) {}
     }
 
+    impl crate::net::Cable for Sink {}
+
     fn make() -> VirtioPci<VirtioNet> {
-        VirtioPci::new(VirtioNet::new([2, 0, 0, 0, 0, 1], 1500, Box::new(Sink)), Slot::NET)
+        VirtioPci::new(VirtioNet::new([2, 0, 0, 0, 0, 1], 1500, Offload::None, Box::new(Sink)), Slot::NET)
     }
 
     /// The guest gives itself an address, sends, and posts two receive buffers.

@@ -1,0 +1,146 @@
+//! Who is on the wire: addresses and the cards they belong to.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use super::packet::Mac;
+use super::{GATEWAY, GATEWAY_MAC, GUEST, HOST, SUBNET};
+
+/// While its owner was heard within this time, an address cannot be taken by another card.
+const OWNED: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    mac: Mac,
+    heard: Instant,
+}
+
+/// Everybody on the wire. As large as the subnet, whatever is sent.
+pub(super) struct Hosts {
+    owners: [Option<Owner>; 256],
+    guest_mac: Mac,
+    /// Last byte of the address that the VM's card used last.
+    guest: Option<u8>,
+    /// Last byte of the address that was used last by anybody.
+    anybody: Option<u8>,
+}
+
+/// An address that somebody on the wire may have.
+pub(super) fn is_guest(addr: Ipv4Addr) -> bool {
+    let [a, b, c, last] = addr.octets();
+    let [x, y, z, _] = SUBNET.octets();
+    [a, b, c] == [x, y, z] && last != 0 && last != 255 && addr != GATEWAY && addr != HOST
+}
+
+/// An address a card may have: of one card, and not the gateway's.
+pub(super) fn is_card(mac: Mac) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6] && mac != GATEWAY_MAC
+}
+
+fn numbered(last: u8) -> Ipv4Addr {
+    let [a, b, c, _] = SUBNET.octets();
+    Ipv4Addr::new(a, b, c, last)
+}
+
+impl Hosts {
+    pub(super) fn new(guest_mac: Mac) -> Self {
+        Self { owners: [None; 256], guest_mac, guest: None, anybody: None }
+    }
+
+    /// A card has used an address as its own. False if it may not: then nothing of it counts.
+    pub(super) fn heard(&mut self, addr: Ipv4Addr, mac: Mac, now: Instant) -> bool {
+        if !is_guest(addr) || !is_card(mac) {
+            return false;
+        }
+        let [.., last] = addr.octets();
+        let Some(place) = self.owners.get_mut(usize::from(last)) else { return false };
+        if let Some(owner) = place
+            && owner.mac != mac
+            && now.saturating_duration_since(owner.heard) < OWNED
+        {
+            return false;
+        }
+        *place = Some(Owner { mac, heard: now });
+        self.anybody = Some(last);
+        if mac == self.guest_mac {
+            self.guest = Some(last);
+        }
+        true
+    }
+
+    /// The card that has an address.
+    pub(super) fn mac(&self, addr: Ipv4Addr) -> Option<Mac> {
+        let [.., last] = addr.octets();
+        let owner = self.owners.get(usize::from(last)).copied().flatten();
+        owner.filter(|_| is_guest(addr)).map(|owner| owner.mac)
+    }
+
+    /// Another card than `mac` has used the address lately.
+    pub(super) fn is_used(&self, addr: Ipv4Addr, mac: Mac, now: Instant) -> bool {
+        let [.., last] = addr.octets();
+        let owner = self.owners.get(usize::from(last)).copied().flatten();
+        owner.is_some_and(|owner| owner.mac != mac && now.saturating_duration_since(owner.heard) < OWNED)
+    }
+
+    /// The VM's address as far as it was heard: the one with which its card spoke last, else the one with which
+    /// any card did.
+    pub(super) fn guest(&self) -> Option<Ipv4Addr> {
+        self.guest.or(self.anybody).map(numbered)
+    }
+
+    /// Where the VM is looked for: first at its usual address, then everywhere.
+    pub(super) fn candidates(everywhere: bool) -> impl Iterator<Item = Ipv4Addr> {
+        let rest = (1..=254).map(numbered).filter(|addr| is_guest(*addr) && *addr != GUEST);
+        std::iter::once(GUEST).chain(rest.take(if everywhere { 254 } else { 0 }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    const VM: Mac = [0, 0x22, 0x15, 1, 2, 3];
+    const OTHER: Mac = [0, 0x22, 0x15, 9, 9, 9];
+
+    #[test]
+    fn hosts_address_belongs_to_who_uses_it() {
+        let (mut hosts, start) = (Hosts::new(VM), clock::now());
+        assert!(hosts.heard(GUEST, VM, start));
+        assert!(!hosts.heard(GUEST, OTHER, start + Duration::from_secs(29)));
+        assert_eq!(hosts.mac(GUEST), Some(VM));
+        assert!(hosts.is_used(GUEST, OTHER, start) && !hosts.is_used(GUEST, VM, start));
+        assert!(hosts.heard(GUEST, OTHER, start + Duration::from_secs(30)), "the owner is silent");
+        assert_eq!(hosts.mac(GUEST), Some(OTHER));
+    }
+
+    #[test]
+    fn hosts_addresses_that_are_nobodys_are_refused() {
+        let (mut hosts, now) = (Hosts::new(VM), clock::now());
+        for addr in [GATEWAY, HOST, SUBNET, numbered(255), [10, 0, 0, 1].into(), [0, 0, 0, 0].into()] {
+            assert!(!hosts.heard(addr, VM, now), "{addr}");
+        }
+        for mac in [GATEWAY_MAC, [0; 6], [0xff; 6], [1, 0, 0x5e, 0, 0, 1]] {
+            assert!(!hosts.heard(GUEST, mac, now), "{mac:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_guest_is_where_its_card_spoke_last() {
+        let (mut hosts, now) = (Hosts::new(VM), clock::now());
+        assert_eq!(hosts.guest(), None);
+        hosts.heard(numbered(9), OTHER, now);
+        assert_eq!(hosts.guest(), Some(numbered(9)));
+        hosts.heard(numbered(77), VM, now);
+        hosts.heard(numbered(9), OTHER, now);
+        assert_eq!(hosts.guest(), Some(numbered(77)));
+    }
+
+    #[test]
+    fn hosts_candidates_are_all_addresses_once() {
+        assert_eq!(Hosts::candidates(false).collect::<Vec<_>>(), [GUEST]);
+        let all: Vec<_> = Hosts::candidates(true).collect();
+        assert_eq!(all.len(), 252);
+        assert!(all.iter().all(|addr| is_guest(*addr)));
+    }
+}
