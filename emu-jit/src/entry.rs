@@ -682,8 +682,6 @@ impl Routines {
             ; mov DWORD [r8 + C_KIND], Left::Entry as i32
             ; jmp =>leave
         );
-        let target_eip = ops.offset().0;
-        dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP] ; jmp =>target_r8);
         let return_missed = ops.offset().0;
         dynasm!(ops
             ; .arch x64
@@ -691,6 +689,8 @@ impl Routines {
             ; inc QWORD [r9 + C_MISSED]
             ; jmp =>target_r8
         );
+        let target_eip = ops.offset().0;
+        dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP]);
         let target_routine = ops.offset().0;
         dynasm!(ops ; .arch x64 ; =>target_r8);
         emit_target(&mut ops, false, |ops| dynasm!(ops ; .arch x64 ; =>missed));

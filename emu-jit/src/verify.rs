@@ -696,7 +696,8 @@ mod tests {
     fn rules_about_registers_and_the_state_are_enforced() {
         let inside = verdict(|ops| dynasm!(ops ; .arch x64 ; mov eax, [r13 + gpr(3)]));
         assert_eq!(inside, Ok(()));
-        let rules: [(&str, fn(&mut VecAssembler<X64Relocation>)); 9] = [
+        type Emit = fn(&mut VecAssembler<X64Relocation>);
+        let rules: [(&str, Emit); 9] = [
             ("must not change", |ops| dynasm!(ops ; .arch x64 ; mov r15, rax)),
             ("the budget", |ops| dynasm!(ops ; .arch x64 ; mov r12d, eax)),
             ("stack pointer", |ops| dynasm!(ops ; .arch x64 ; mov rsp, rax)),
