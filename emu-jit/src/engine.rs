@@ -15,12 +15,13 @@ use crate::assume;
 use crate::code::CodeCache;
 use crate::counts::Counts;
 use crate::descriptors::Descriptors;
-use crate::entry::{Left, NO_TARGET, Routines, Site, TARGET_COUNT, Target};
+use crate::entry::{Left, Routines, Site};
 use crate::lazy::{self, Lazies, MAX_LAZY};
 use crate::listing::{self, Layout, Listing};
 use crate::lower::{self, Features, Place};
 use crate::options::Options;
 use crate::parts::Part;
+use crate::targets::{NO_TARGET, TARGET_COUNT, Target};
 use crate::verify;
 
 /// Counters of a [`Jit`].

@@ -10,7 +10,6 @@ use std::mem::offset_of;
 use dynasm::dynasm;
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 use emu_core::cpu::flags;
-use emu_core::cpu::tlb::CODE_TABLE;
 use emu_core::cpu::{CpuState, Exec, Trap, cr0, seg};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::interp::Env;
@@ -22,11 +21,11 @@ use crate::counts::{Attention, Counts};
 use crate::descriptors::Descriptors;
 use crate::fpu;
 use crate::layout::{
-    BIAS, CONTEXT, EIP, HOST_MXCSR, MXCSR, PAGE_BASE, QUIET, SLOT, SSE_USABLE, TARGETS, XMM_RESIDENT, gpr,
-    xmm,
+    BIAS, CONTEXT, EIP, HOST_MXCSR, MXCSR, PAGE_BASE, QUIET, SLOT, SSE_USABLE, XMM_RESIDENT, gpr, xmm,
 };
 use crate::lazy::{self, Lazy};
 use crate::look;
+use crate::targets::{Target, emit_target};
 
 /// What translated code knows of one of its instructions when it calls the interpreter's function.
 #[derive(Clone, Copy)]
@@ -69,26 +68,8 @@ pub(crate) enum Left {
     Rest = 4,
 }
 
-/// An entry of the table of indirect branch targets.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(crate) struct Target {
-    /// EIP.
-    pub(crate) eip: u32,
-    /// Code entry its page must have in the current view.
-    pub(crate) code_entry: u32,
-    /// Host address.
-    pub(crate) address: u64,
-}
-
 /// Most instructions of one stay: each may be a call, which takes 16 bytes of the host's stack.
 const MAX_STAY: u64 = 1 << 15;
-
-/// Entries of the table of indirect branch targets.
-pub(crate) const TARGET_COUNT: usize = 1 << 16;
-
-/// An entry that never matches: no view has this code entry.
-pub(crate) const NO_TARGET: Target = Target { eip: 0, code_entry: u32::MAX, address: 0 };
 
 /// What emitted code and the functions it calls share during one stay.
 #[repr(C)]
@@ -343,62 +324,7 @@ pub(crate) struct Routines {
     pub(crate) target_missed: usize,
 }
 
-/// Emits: jump to the code of EIP r8d (or a call of it), or to `missed`. Changes r9, r10, r11 and the host's
-/// flags. Execution goes on behind all this when a call returns.
-pub(crate) fn emit_target(ops: &mut Ops, call: bool, missed: impl FnOnce(&mut Ops)) {
-    let miss = ops.new_dynamic_label();
-    dynasm!(ops
-        ; .arch x64
-        ; mov r9d, r8d
-        ; and r9d, (TARGET_COUNT as i32 - 1)
-        ; shl r9d, 4
-        ; add r9, [r13 + TARGETS]
-        ; mov r10d, r8d
-        ; shr r10d, 12
-        ; cmp r8d, [r9]
-        ; jne =>miss
-        ; mov r11d, [r9 + 4]
-        ; cmp r11d, [r15 + r10 * 4 + CODE_TABLE as i32]
-        ; jne =>miss
-        ; mov r11d, r8d
-        ; and r11d, -0x1000
-        ; mov [r13 + PAGE_BASE], r11d
-    );
-    if !call {
-        dynasm!(ops ; .arch x64 ; jmp QWORD [r9 + 8] ; =>miss);
-        return missed(ops);
-    }
-    let returned = ops.new_dynamic_label();
-    dynasm!(ops ; .arch x64 ; sub rsp, 8 ; call QWORD [r9 + 8] ; jmp =>returned ; =>miss);
-    missed(ops);
-    dynasm!(ops ; .arch x64 ; =>returned);
-}
-
 impl Routines {
-    /// Address and length of all of them.
-    pub(crate) fn start(&self, cache: &CodeCache) -> (usize, usize) {
-        (cache.address(0), cache.kept())
-    }
-
-    /// Name of the routine at an address, for listings and checks.
-    pub(crate) fn name(&self, address: usize) -> Option<&'static str> {
-        let all = [
-            (self.exec, "exec"),
-            (self.exec_keep, "exec_keep"),
-            (self.load_xmm, "load_xmm"),
-            (self.load_fpu, "load_fpu"),
-            (self.segment, "segment"),
-            (self.edge, "edge"),
-            (self.edge_in_page, "edge_in_page"),
-            (self.entry, "entry"),
-            (self.target_eip, "target_eip"),
-            (self.return_missed, "return_missed"),
-            (self.target, "target"),
-            (self.target_missed, "target_missed"),
-        ];
-        all.into_iter().find(|(at, _)| *at == address).map(|(_, name)| name)
-    }
-
     /// Emits the shared routines at the start of an empty cache.
     pub(crate) fn emit(cache: &mut CodeCache) -> Option<Self> {
         let base = cache.next_address();

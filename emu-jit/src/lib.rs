@@ -15,6 +15,7 @@
 //! | `descriptors.rs` | segment descriptors that were checked before |
 //! | `look.rs` | looks around without leaving host code |
 //! | `entry.rs` | the way into host code and back, what host code calls |
+//! | `targets.rs` | where indirect branches lead |
 //! | `fpu.rs` | the guest's x87 unit in the host's |
 //! | `listing.rs` | translations as text |
 //! | `options.rs`, `parts.rs` | what can be chosen and what can be switched off |
@@ -61,6 +62,8 @@ mod look;
 mod lower;
 mod options;
 mod parts;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod targets;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod verify;
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, OpKind};
 
+use crate::code::CodeCache;
 use crate::entry::Routines;
 
 /// Where the two parts of a translation lie.
@@ -29,6 +30,32 @@ impl Layout {
     pub(crate) fn offset_of(&self, address: usize) -> Option<usize> {
         let (hot, cold) = (address.wrapping_sub(self.address), address.wrapping_sub(self.cold_address));
         if hot < self.hot { Some(hot) } else { (cold < self.len - self.hot).then_some(self.hot + cold) }
+    }
+}
+
+impl Routines {
+    /// Address and length of all of them.
+    pub(crate) fn start(&self, cache: &CodeCache) -> (usize, usize) {
+        (cache.address(0), cache.kept())
+    }
+
+    /// Name of the routine at an address, for listings and checks.
+    pub(crate) fn name(&self, address: usize) -> Option<&'static str> {
+        let all = [
+            (self.exec, "exec"),
+            (self.exec_keep, "exec_keep"),
+            (self.load_xmm, "load_xmm"),
+            (self.load_fpu, "load_fpu"),
+            (self.segment, "segment"),
+            (self.edge, "edge"),
+            (self.edge_in_page, "edge_in_page"),
+            (self.entry, "entry"),
+            (self.target_eip, "target_eip"),
+            (self.return_missed, "return_missed"),
+            (self.target, "target"),
+            (self.target_missed, "target_missed"),
+        ];
+        all.into_iter().find(|(at, _)| *at == address).map(|(_, name)| name)
     }
 }
 

@@ -22,10 +22,11 @@ use iced_x86::{
     Register,
 };
 
-use crate::entry::{CONTEXT_LEN, Routines, TARGET_COUNT};
+use crate::entry::{CONTEXT_LEN, Routines};
 use crate::layout::{BIAS, CONTEXT, TARGETS, frame, host, pinned};
 use crate::listing::{Layout, Shift, host_text};
 use crate::lower::Lowered;
+use crate::targets::TARGET_COUNT;
 
 /// Host registers that hold no guest register and keep their value.
 const R12: u8 = 12;

@@ -12,6 +12,7 @@ use crate::encode::{self, Rm};
 use crate::entry;
 use crate::layout::{CONTEXT, PAGE_BASE, host, pinned};
 use crate::parts::Part;
+use crate::targets;
 
 /// Opcodes of a jump and a call with a 32-bit displacement.
 const JMP: u8 = 0xE9;
@@ -154,7 +155,7 @@ impl Translator<'_> {
     /// Goes to EIP r8d, or calls it.
     fn indirect(&mut self, opcode: u8) {
         let missed = self.place.routines.target_missed;
-        entry::emit_target(&mut self.ops, opcode == CALL, |ops| {
+        targets::emit_target(&mut self.ops, opcode == CALL, |ops| {
             ops.push(0xE9);
             ops.push_distance_to(missed);
         });
