@@ -211,6 +211,9 @@ fn signals_reach_the_command() {
 
 #[test]
 fn second_sigint_ends_a_command_that_ignores_it() {
+    if !signals::is_heard(Signal::INT) {
+        return;
+    }
     let (mut child, mut stdout) = ready(&[], "trap 'echo once' INT; echo ready; while :; do sleep 0.1; done");
     kill_process(pid(&child), Signal::INT).unwrap();
     let mut line = [0; 5];

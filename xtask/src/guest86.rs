@@ -5,7 +5,7 @@
 //! build of the same library beside it. Either way the C library is the host's 32-bit one, linked statically.
 
 use crate::fixtures::packages::Apt;
-use crate::run::{cargo, install, output, run, step, target_dir, tool};
+use crate::run::{cargo, install, output, run, step, target_dir, tool, workspace};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -48,7 +48,20 @@ pub fn build(sources: Option<&Path>) -> Result<PathBuf> {
     run(&mut command)?;
     let binary = directory.join("build").join(TARGET).join("release/guest86");
     check(&binary)?;
+    offer(&binary)?;
     Ok(binary)
+}
+
+/// Puts the service where the build of `host` looks for it (`host/build.rs`). The same one again changes nothing,
+/// so that nothing is built again.
+fn offer(binary: &Path) -> Result<()> {
+    let directory = workspace().join("target/guest-service");
+    let (file, new) = (directory.join("guest86"), fs::read(binary)?);
+    if fs::read(&file).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    fs::create_dir_all(&directory)?;
+    fs::write(&file, new).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// `cargo xtask guest86`

@@ -4,6 +4,7 @@ use crate::bench_guard;
 use crate::boot;
 use crate::fixtures::{self, Options, Which};
 use crate::graph;
+use crate::guest86;
 use crate::run::{build_env86, cargo, now, run, step};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
@@ -73,6 +74,10 @@ impl Report {
 
 /// Runs the tests; `quick` leaves out those that boot guests.
 pub fn run_all(report: &mut Report, quick: bool) {
+    if !quick {
+        // It becomes part of the program; built later, it would have that built twice.
+        report.step("guest service", || guest86::build(None).map(|_| ()));
+    }
     report.step("cargo fmt --check", || run(cargo().args(["fmt", "--all", "--check"])));
     report.step("cargo clippy -D warnings", || {
         run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))

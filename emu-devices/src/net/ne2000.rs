@@ -68,7 +68,7 @@ impl Ne2000 {
             tsr: TSR_PTX,
             mac,
             memory: Box::new([0; MEMORY_LEN]),
-            reading: false,
+            reading: true,
         };
         chip.fill_prom();
         chip
@@ -132,7 +132,8 @@ impl Ne2000 {
             (PSTOP, 0) => self.pstop = value.min(LAST_PAGE),
             (BNRY, 0) => {
                 self.bnry = value;
-                self.reading = true;
+                // While the chip is stopped, the ring is only being laid out.
+                self.reading = self.cr & CR_STP == 0;
             }
             (TPSR, 0) => self.tpsr = value,
             (TBCR0, 0) => self.tbcr = self.tbcr & 0xFF00 | u16::from(value),

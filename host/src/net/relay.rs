@@ -279,12 +279,12 @@ impl Connection<'_> {
                 return Ok(());
             }
             let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
-            self.from_client(socket)?;
-            self.to_client(socket)?;
+            self.read_client(socket)?;
+            self.write_client(socket)?;
         }
     }
 
-    fn from_client(&mut self, socket: &mut WebSocket<TcpStream>) -> Result<(), WsError> {
+    fn read_client(&mut self, socket: &mut WebSocket<TcpStream>) -> Result<(), WsError> {
         /// Then the client gets something, too.
         const AT_ONCE: u32 = 256;
         for _ in 0..AT_ONCE {
@@ -327,7 +327,7 @@ impl Connection<'_> {
         Ok(())
     }
 
-    fn to_client(&mut self, socket: &mut WebSocket<TcpStream>) -> Result<(), WsError> {
+    fn write_client(&mut self, socket: &mut WebSocket<TcpStream>) -> Result<(), WsError> {
         self.is_full = would_block(socket.flush())?;
         let Some((card, _)) = &self.card else { return Ok(()) };
         let mut failure = None;

@@ -47,8 +47,11 @@ fn attend(
     events: &Sender<Event>,
 ) -> End {
     let Job { streams, mounts, tunnel, timeout: _, patience, window, started, console } = job;
-    if !service.wait_open(restored, Deadline::after(patience)) {
-        let Some(console) = console else { return End::NoService };
+    let deadline = Deadline::after(patience);
+    if !service.wait_open(restored, deadline) {
+        // A guest that is still booting has no shell either.
+        let spent = deadline.left().is_some_and(|left| left.is_zero());
+        let Some(console) = console.filter(|_| !spent) else { return End::NoService };
         let Some(shell) = Prompt::open(machine, &console.tail) else { return End::NoService };
         let installed = console.installed
             && shell.type_line(START_SERVICE)

@@ -52,18 +52,26 @@ impl InstallError {
     }
 }
 
-/// The service: a file beside this program or in the home directory, else the one built in.
+/// The service: a file beside this program or in the home directory, else the one built in. A file that is no
+/// program for the guest's processor (a build directory has one for the host) is passed over.
 ///
 /// # Errors
 /// There is none, or it cannot be read.
 pub fn find() -> Result<Vec<u8>, InstallError> {
     let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.join(NAME)));
     let candidates = [beside, paths::home().map(|home| home.join(NAME))];
-    match candidates.into_iter().flatten().find(|path| path.is_file()) {
-        Some(path) => read(&path).map_err(|source| InstallError::Read { path, source }),
-        None if BUILT_IN.is_empty() => Err(InstallError::Missing),
-        None => Ok(BUILT_IN.to_vec()),
+    for path in candidates.into_iter().flatten().filter(|path| path.is_file()) {
+        let program = read(&path).map_err(|source| InstallError::Read { path, source })?;
+        if is_i386(&program) {
+            return Ok(program);
+        }
     }
+    if BUILT_IN.is_empty() { Err(InstallError::Missing) } else { Ok(BUILT_IN.to_vec()) }
+}
+
+/// A 32-bit ELF file for the 80386 (ELF specification, e_ident and e_machine).
+fn is_i386(program: &[u8]) -> bool {
+    program.starts_with(b"\x7fELF\x01\x01") && program.get(18..20) == Some(&[3, 0])
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -152,6 +160,17 @@ mod tests {
     use crate::fs::overlay::{Overlay, OverlayOptions};
     use emu_devices::p9::fs::Time;
     use std::sync::Arc;
+
+    #[test]
+    fn programs_for_other_processors_are_passed_over() {
+        let elf = |class, machine| {
+            let mut header = *b"\x7fELF\x00\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\0\0";
+            (header[4], header[18]) = (class, machine);
+            header
+        };
+        assert!(is_i386(&elf(1, 3)));
+        assert!(!is_i386(&elf(2, 62)) && !is_i386(&elf(1, 40)) && !is_i386(b"#!/bin/sh") && !is_i386(b""));
+    }
 
     #[test]
     fn program_goes_where_bin_leads() {

@@ -9,7 +9,8 @@
 //! | 15, 16 | station address, card memory with the PROM |
 //!
 //! Frames that wait in the cable for room in the ring are the network's, not the card's. The multicast filter
-//! is no register of this card: it reads as all ones.
+//! is no register of this card: it reads as all ones. The extra array has whether the driver has moved the boundary
+//! since it last acknowledged received frames.
 
 use emu_core::snapshot::{FieldError, Fields, Value};
 use emu_core::values;
@@ -17,6 +18,7 @@ use emu_core::values;
 use super::{MacAddr, Ne2000, Ne2000Pci};
 use crate::device::DeviceState;
 use crate::net::spec::{FIRST_PAGE, LAST_PAGE, MEMORY_LEN};
+use crate::saved::{EXTRA_VERSION, keep, read_extra};
 
 /// First byte of packet memory; below it are the PROM and nothing.
 const PACKET_MEMORY: usize = (FIRST_PAGE as usize) << 8;
@@ -40,6 +42,7 @@ pub(super) struct SavedNe2000 {
     tsr: u8,
     mac: MacAddr,
     memory: Vec<u8>,
+    reading: bool,
 }
 
 impl SavedNe2000 {
@@ -63,7 +66,7 @@ impl SavedNe2000 {
             tsr,
             mac,
             memory,
-            reading: _,
+            reading,
         } = chip;
         Self {
             isr: *isr,
@@ -83,6 +86,7 @@ impl SavedNe2000 {
             tsr: *tsr,
             mac: *mac,
             memory: memory.to_vec(),
+            reading: *reading,
         }
     }
 
@@ -111,8 +115,7 @@ impl SavedNe2000 {
             tsr: self.tsr,
             mac: if card.preserve_mac { self.mac } else { card.chip.mac },
             memory,
-            // An interrupt too many costs nothing.
-            reading: true,
+            reading: self.reading,
         };
     }
 
@@ -136,11 +139,18 @@ impl SavedNe2000 {
             Value::bytes(self.mac),
             Value::bytes(self.memory),
         ];
-        DeviceState::v86(v86)
+        let extra = if self.reading { Value::Null } else { values![EXTRA_VERSION, false] };
+        DeviceState { v86, extra }
     }
 
     /// What `state` says; the rest as in `self`.
     pub(super) fn read(mut self, mut state: DeviceState) -> Result<Self, FieldError> {
+        // v86 has no such state; an interrupt too many costs nothing.
+        self.reading = true;
+        read_extra(&mut state.extra, |fields| {
+            keep(&mut self.reading, fields.bool(1)?);
+            Ok(())
+        })?;
         if let Some(mut v86) = Fields::of(&mut state.v86)? {
             for (index, register) in [
                 (0, &mut self.isr),
