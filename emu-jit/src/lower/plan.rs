@@ -192,7 +192,12 @@ pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> P
     // From the start: what comes before is planned natively or not by now.
     for n in 0..ins.len() {
         let step = matches!(ins[n].mnemonic(), Mnemonic::Inc | Mnemonic::Dec);
-        carries[n] = step && plans[n] == Plan::Native && !has_memory(&ins[n]) && has_carry(n, ins, &plans);
+        // Storing a shift's flags changes CF, so they must not be stored in between.
+        carries[n] = features.has(Part::Flags)
+            && step
+            && plans[n] == Plan::Native
+            && !has_memory(&ins[n])
+            && has_carry(n, ins, &plans);
     }
     // Where INC or DEC has CF already, it leaves nothing of what was before it.
     let mut after = true;
