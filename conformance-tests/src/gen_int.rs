@@ -369,7 +369,8 @@ pub fn state(rng: &mut Rng) -> State {
     State { gpr, eflags, fp: FpState::default(), arena }
 }
 
-fn pointer(rng: &mut Rng) -> u32 {
+/// An address in the arena or near its ends.
+pub fn pointer(rng: &mut Rng) -> u32 {
     match rng.below(8) {
         // around the ends and the inner page boundaries
         0 => ARENA.wrapping_add(rng.below(5) * 0x1000).wrapping_sub(8).wrapping_add(rng.below(16)),

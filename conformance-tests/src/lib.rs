@@ -2,9 +2,12 @@
 
 pub mod bare;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod blocks;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod campaign;
 pub mod compare;
 pub mod fp;
+pub mod gen_frame;
 pub mod gen_int;
 pub mod gen_simd;
 pub mod gen_x87;

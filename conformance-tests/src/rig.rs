@@ -106,6 +106,12 @@ impl<E: CpuEngine> Rig<E> {
         assert!(mem.dma_write(u64::from(at), code));
         assert!(mem.dma_write(u64::from(ARENA), &before.arena));
         assert!(mem.dma_write(u64::from(KERNEL_STACK), &[0; 4096]));
+        mem.flush_views();
+        self.start(at, before);
+    }
+
+    /// Puts registers in place; memory stays as it is.
+    pub fn start(&mut self, at: u32, before: &State) {
         let cpu = &mut self.cpu;
         let retired = cpu.retired;
         *cpu = CpuState::new();
@@ -127,8 +133,7 @@ impl<E: CpuEngine> Rig<E> {
         cpu.set_segment(seg::GS, limited);
         cpu.set_segment(seg::CS, Segment { base: 0, limit: u32::MAX, selector: USER_CS, attr: 0xC0FB });
         cpu.cpl = 3;
-        mem.flush_views();
-        mem.select_view(true);
+        self.mem.select_view(true);
         cpu.gpr[..8].copy_from_slice(&before.gpr);
         cpu.set_eflags(before.eflags | 0x202);
         cpu.update_alignment_check();

@@ -140,3 +140,69 @@ fn flush_forgets_everything_and_goes_on() {
     assert_eq!(rig.run(1000), Exit::Budget);
     assert_eq!(rig.cpu.gpr[0], 0);
 }
+
+#[test]
+fn storm_of_invalidations_never_runs_old_code() {
+    // 32 functions in one page, MOV EAX, n; RET, called in turn from a loop in another; their constants change
+    // between slices of any length, by DMA, and the sum must be what the interpreter has.
+    let page = (CODE & !0xFFF) + 0x1000;
+    let mut code = vec![0xB9, 0xFF, 0xFF, 0, 0];
+    let start = code.len() as i32;
+    for n in 0..32 {
+        code.push(0xE8);
+        let behind = CODE + code.len() as u32 + 4;
+        code.extend_from_slice(&(page + n * 0x40 - behind).to_le_bytes());
+        code.extend_from_slice(&[0x01, 0xC2]);
+    }
+    code.extend_from_slice(&[0x49, 0x0F, 0x85]);
+    code.extend_from_slice(&(start - (code.len() as i32 + 4)).to_le_bytes());
+    code.extend_from_slice(&[0xCD, 0x80]);
+    for options in [eager(), Options { cache_bytes: 0, ..eager() }, Options { threshold: 2, ..eager() }] {
+        let mut a = Rig::new(Interpreter::new()).unwrap();
+        let mut b = jit(options);
+        let mut rng = Rng::new(9);
+        a.load(CODE, &code, &quiet());
+        b.load(CODE, &code, &quiet());
+        let write = |a: &mut Rig<Interpreter>, b: &mut Rig<Jit>, at: u32, bytes: &[u8]| {
+            assert!(a.mem.dma_write(u64::from(at), bytes) && b.mem.dma_write(u64::from(at), bytes));
+        };
+        for n in 0..32 {
+            write(&mut a, &mut b, page + n * 0x40, &[0xB8, n as u8, 0, 0, 0, 0xC3]);
+        }
+        for _ in 0..1500 {
+            let budget = 1 + u64::from(rng.below(300));
+            assert_eq!((a.run(budget), b.run(budget)), (Exit::Budget, Exit::Budget));
+            assert_eq!(a.registers(), b.registers());
+            for _ in 0..rng.below(4) {
+                write(&mut a, &mut b, page + rng.below(32) * 0x40 + 1, &[rng.next_u64() as u8]);
+            }
+        }
+        let stats = b.engine.jit_stats();
+        assert!(stats.dropped > 500 && stats.translated > 500, "{stats:?}");
+        assert!(stats.linked > 100 && stats.unlinked > 0, "{stats:?}");
+    }
+}
+
+#[test]
+fn every_size_of_cache_gives_the_same_run() {
+    // 200 small blocks in a ring.
+    let mut code = Vec::new();
+    for n in 0..200u8 {
+        code.extend_from_slice(&[0x05, n, n, 0, 0, 0xEB, 0]);
+    }
+    let back = -(code.len() as i32 + 5);
+    code.push(0xE9);
+    code.extend_from_slice(&back.to_le_bytes());
+    let mut a = Rig::new(Interpreter::new()).unwrap();
+    a.load(CODE, &code, &quiet());
+    assert_eq!(a.run(30_000), Exit::Budget);
+    let mut flushes = Vec::new();
+    for pages in 16..40 {
+        let mut b = jit(Options { cache_bytes: pages << 12, ..eager() });
+        b.load(CODE, &code, &quiet());
+        assert_eq!(b.run(30_000), Exit::Budget);
+        assert_eq!(a.registers(), b.registers(), "{pages} pages");
+        flushes.push(b.engine.jit_stats().flushes);
+    }
+    assert!(flushes.iter().all(|n| *n == 0) || flushes.windows(2).all(|w| w[0] >= w[1]), "{flushes:?}");
+}

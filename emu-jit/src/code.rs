@@ -81,6 +81,11 @@ impl CodeCache {
         Some(start as u32)
     }
 
+    /// What lies at a place.
+    pub(crate) fn read(&self, at: u32, len: u32) -> Option<&[u8]> {
+        self.executable.get(at as usize..at as usize + len as usize)
+    }
+
     /// Where `len` bytes of rarely run code would go.
     pub(crate) fn cold_place(&self, len: usize) -> Option<u32> {
         let start = self.cold.checked_sub(len)?;
@@ -90,14 +95,17 @@ impl CodeCache {
     /// Appends code of which the part from `hot` on runs rarely. Both places, or `None` if there is no room.
     pub(crate) fn append_both(&mut self, code: &[u8], hot: usize) -> Option<(u32, u32)> {
         let (hot, cold) = code.split_at_checked(hot)?;
-        let start = self.cold_place(cold.len())?;
-        if self.used.checked_add(hot.len())? > start as usize {
-            return None;
-        }
+        let start = self.room(hot.len(), cold.len())?;
         let entry = self.append(hot)?;
         self.patch(start, cold);
         self.cold = start as usize;
         Some((entry, start))
+    }
+
+    /// Where the cold part of code with these lengths would go, if there is room for both.
+    pub(crate) fn room(&self, hot: usize, cold: usize) -> Option<u32> {
+        let start = self.cold_place(cold)?;
+        (self.used.checked_add(hot)? <= start as usize).then_some(start)
     }
 
     /// Replaces bytes of code that is not running.
@@ -115,6 +123,11 @@ impl CodeCache {
     /// What is there now survives resets.
     pub(crate) fn keep(&mut self) {
         self.kept = self.used;
+    }
+
+    /// Bytes that survive resets.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// Drops everything that is not kept.

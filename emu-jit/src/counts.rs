@@ -7,15 +7,44 @@ use crate::entry::Site;
 /// More than iced has mnemonics.
 const MNEMONICS: usize = 2048;
 
-/// One counter per mnemonic, for instructions without a lowering and for those whose lowering did not do.
+/// Why an instruction that was called gave control to the run loop.
+#[derive(Clone, Copy)]
+pub(crate) enum Attention {
+    /// A trap that the run loop has to deliver.
+    Trap,
+    /// The budget is used up.
+    Budget,
+    /// Code was overwritten.
+    Code,
+    /// An interrupt is pending, or a device asks for the machine.
+    Device,
+    /// The CPU is halted, traces, or has armed debug registers.
+    Debug,
+    /// Segments are not flat, or code is not 32-bit.
+    Mode,
+}
+
+/// Counters, of which one is incremented when translated code leaves its fast path.
 pub(crate) struct Counts {
+    /// By mnemonic, for instructions without a lowering and for those whose lowering did not do.
     calls: [[u64; MNEMONICS]; 2],
+    /// By [`Attention`].
+    pub(crate) attention: [u64; 6],
+    /// Blocks left because SSE or x87 registers could not be used.
+    pub(crate) refused: u64,
+    /// Looks around are made in translated code.
+    pub(crate) looks: bool,
 }
 
 impl Counts {
-    /// All zero.
-    pub(crate) fn new() -> Box<Self> {
-        Box::new(Self { calls: [[0; MNEMONICS]; 2] })
+    /// All zero. `looks`: see the field.
+    pub(crate) fn new(looks: bool) -> Box<Self> {
+        Box::new(Self { calls: [[0; MNEMONICS]; 2], attention: [0; 6], refused: 0, looks })
+    }
+
+    /// Counts an exit.
+    pub(crate) fn count_attention(&mut self, why: Attention) {
+        self.attention[why as usize] += 1;
     }
 
     /// Counts one call.

@@ -7,7 +7,7 @@ use emu_core::cpu::ModeKey;
 use emu_core::cpu::{CpuState, flags};
 use emu_core::decode::block::{KeyMap, MAX_INSNS, block_key};
 use emu_core::decode::{BlockId, Insn};
-use emu_core::engine::{CpuEngine, EngineStats, Exit};
+use emu_core::engine::{Counter, CpuEngine, EngineStats, Exit};
 use emu_core::interp::{Env, Fetched, Interpreter};
 use emu_core::mem::Memory;
 
@@ -15,28 +15,14 @@ use crate::assume;
 use crate::code::CodeCache;
 use crate::counts::Counts;
 use crate::descriptors::Descriptors;
-use crate::entry::{Left, NO_TARGET, Routines, Site, TARGET_COUNT, Target};
+use crate::entry::{Left, Routines, Site};
 use crate::lazy::{self, Lazies, MAX_LAZY};
+use crate::listing::{self, Layout, Listing};
 use crate::lower::{self, Features, Place};
-
-/// How a [`Jit`] works. None of it changes what the guest computes.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Executions of a block after which it is translated.
-    pub threshold: u16,
-    /// Size of the code cache in bytes (at least 64 KiB).
-    pub cache_bytes: usize,
-    /// Lower instructions natively; otherwise each becomes a call of its interpreter function.
-    pub native: bool,
-    /// Link blocks, so that a branch leads from one to the next without a look at the run loop.
-    pub link: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { threshold: 8, cache_bytes: 128 << 20, native: true, link: true }
-    }
-}
+use crate::options::Options;
+use crate::parts::Part;
+use crate::targets::{NO_TARGET, TARGET_COUNT, Target};
+use crate::verify;
 
 /// Counters of a [`Jit`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +44,23 @@ pub struct JitStats {
     /// Host code was left for: a trap or something to look at, an unlinked branch, an unknown indirect
     /// target, an exhausted budget or a dropped block, a changed mode.
     pub left: [u64; 5],
+    /// Exits of the first kind by cause: a trap that shuts down, the budget, overwritten code, an interrupt
+    /// or request, HLT or debugging, a mode without translations.
+    pub attention: [u64; 6],
+    /// Blocks left because SSE or x87 registers could not be used.
+    pub refused: u64,
+    /// Direct branches linked to a translation.
+    pub linked: u64,
+    /// Links undone because their target was dropped.
+    pub unlinked: u64,
+    /// Indirect targets entered into the table.
+    pub targets: u64,
+    /// Returns, if [`Options::count`] asks for it.
+    pub returns: u64,
+    /// Returns that did not go behind the call they belong to.
+    pub returns_missed: u64,
+    /// Returns without a call in the same stay.
+    pub returns_unpaired: u64,
     /// Interpreter functions called from host code for instructions without a lowering.
     pub calls: u64,
     /// Interpreter functions called from host code because an access was not fast, or another condition of
@@ -81,6 +84,11 @@ struct Slot {
 struct Code {
     entry: u32,
     dead: u32,
+    block: BlockId,
+    /// Lengths of the hot and the cold part.
+    lens: (u32, u32),
+    /// Where the cold part lies.
+    cold: u32,
     /// See [`lower::Lowered::entry`].
     lazy_entry: Option<u16>,
     /// Edges that lead here.
@@ -132,7 +140,11 @@ pub struct Jit {
     stats: JitStats,
     counts: Box<Counts>,
     descriptors: Descriptors,
+    symbols: Option<Symbols>,
 }
+
+/// Takes host address, length and name of what was translated.
+type Symbols = Box<dyn FnMut(usize, usize, &str) + Send>;
 
 /// Most edges or sites; reaching it drops all translations.
 const MAX_RECORDS: usize = 4 << 20;
@@ -160,7 +172,13 @@ impl Jit {
         Ok(Self {
             clears: core.cache().clears,
             core,
-            features: Features { bmi2: std::arch::is_x86_feature_detected!("bmi2"), native: options.native },
+            features: Features {
+                bmi2: std::arch::is_x86_feature_detected!("bmi2") && options.has(Part::Bmi2),
+                native: options.native,
+                without: options.without,
+                poison: options.poison,
+                count: options.count,
+            },
             options,
             cache,
             routines,
@@ -172,20 +190,64 @@ impl Jit {
             waiting: KeyMap::default(),
             targets: vec![NO_TARGET; TARGET_COUNT].into_boxed_slice(),
             stats: JitStats::default(),
-            counts: Counts::new(),
+            counts: Counts::new(options.has(Part::Looks)),
             descriptors: Descriptors::default(),
+            symbols: None,
         })
     }
 
     /// Counters since construction.
     pub fn jit_stats(&self) -> JitStats {
-        JitStats { calls: self.counts.total(false), slow: self.counts.total(true), ..self.stats }
+        JitStats {
+            calls: self.counts.total(false),
+            slow: self.counts.total(true),
+            attention: self.counts.attention,
+            refused: self.counts.refused,
+            ..self.stats
+        }
     }
 
     /// Interpreter functions called from host code, by mnemonic, most frequent first: instructions without
     /// a lowering, or (`slow`) with one whose conditions did not hold.
     pub fn calls_by_mnemonic(&self, slow: bool) -> Vec<(String, u64)> {
         self.counts.by_mnemonic(slow)
+    }
+
+    /// Tells names of translations from now on, for profilers: the guest-physical address of the block.
+    pub fn set_symbols(&mut self, mut symbols: impl FnMut(usize, usize, &str) + Send + 'static) {
+        let routines = self.routines.start(&self.cache);
+        symbols(routines.0, routines.1, "translated-shared");
+        self.symbols = Some(Box::new(symbols));
+    }
+
+    /// All translations that are alive, in the order in which they were made.
+    pub fn listings(&self, mem: &Memory) -> Vec<Listing> {
+        let is_alive = |(n, code): &(usize, &Code)| {
+            self.slots.get(code.block as usize).is_some_and(|slot| slot.code as usize == n + 1)
+        };
+        let alive = self.codes.iter().enumerate().filter(is_alive);
+        let lists = alive.filter_map(|(_, code)| {
+            let block = self.core.cache().block(code.block);
+            let guest = mem.ram().get(u64::from(block.phys()), block.bytes() as usize)?;
+            let hot = self.cache.read(code.entry, code.lens.0)?;
+            let cold = self.cache.read(code.cold, code.lens.1)?;
+            let layout = Layout {
+                address: self.cache.address(code.entry),
+                hot: hot.len(),
+                cold_address: self.cache.address(code.cold),
+                len: hot.len() + cold.len(),
+            };
+            let host = [hot, cold].concat();
+            Some(Listing {
+                phys: block.phys(),
+                guest: guest.to_vec(),
+                guest_text: listing::guest_text(guest, block.phys() & 0xFFF),
+                host_text: listing::host_text(&host, layout, &self.routines),
+                address: layout.address,
+                host,
+            })
+        });
+        lists.collect()
     }
 
     /// Drops all translations; decoded blocks stay.
@@ -238,6 +300,7 @@ impl Jit {
                 && edge.to == number
             {
                 edge.to = UNLINKED;
+                self.stats.unlinked += 1;
                 self.cache.patch_branch(edge.branch, edge.stub);
                 if let Some(at) = edge.code_entry {
                     self.cache.patch(at, &NO_CODE_ENTRY.to_le_bytes());
@@ -258,7 +321,7 @@ impl Jit {
         if slot.code != 0 {
             return Some(slot.code - 1);
         }
-        slot.runs = slot.runs.saturating_add(1);
+        slot.runs = slot.runs.saturating_add(1).min(Options::NEVER - 1);
         if slot.runs < self.options.threshold || mem.has_code_writes() {
             return None;
         }
@@ -309,7 +372,21 @@ impl Jit {
             first_edge: self.edges.len(),
             features: self.features,
         };
-        lower::translate(place, bytes, insns)
+        let lowered = lower::translate(place, bytes, insns)?;
+        let cold_len = lowered.code.len() - lowered.hot;
+        if self.options.verify
+            // Without room it is translated again.
+            && let Some(cold) = self.cache.room(lowered.hot, cold_len)
+        {
+            let layout = Layout {
+                address: self.cache.next_address(),
+                hot: lowered.hot,
+                cold_address: self.cache.address(cold),
+                len: lowered.code.len(),
+            };
+            verify::check(&lowered, layout, &self.routines);
+        }
+        Some(lowered)
     }
 
     fn record(&mut self, id: BlockId, at: (u32, u32), lowered: lower::Lowered) -> u32 {
@@ -340,8 +417,14 @@ impl Jit {
             target: e.target,
         }));
         let number = self.codes.len() as u32;
+        let lens = (hot, lowered.code.len() as u32 - hot);
+        if let Some(symbols) = &mut self.symbols {
+            let name = format!("guest-{phys:08x}");
+            symbols(self.cache.address(entry), lens.0 as usize, &name);
+            symbols(self.cache.address(cold), lens.1 as usize, &format!("{name}-cold"));
+        }
         let (dead, lazy_entry) = (place(lowered.dead), lowered.entry);
-        self.codes.push(Code { entry, dead, lazy_entry, incoming: Vec::new() });
+        self.codes.push(Code { entry, dead, block: id, lens, cold, lazy_entry, incoming: Vec::new() });
         self.slots[id as usize].code = number + 1;
         self.link_new(first_edge, number, phys);
         number
@@ -350,7 +433,10 @@ impl Jit {
     /// Remembers how the last stay in translated code ended: control now goes to block `id`, which has
     /// translation `code`.
     fn link(&mut self, from: Origin, id: BlockId, code: u32, eip: u32) {
-        if !self.options.link {
+        if !self.options.link
+            || matches!(from, Origin::Edge(_)) && !self.options.has(Part::Links)
+            || matches!(from, Origin::Target) && !self.options.has(Part::Indirect)
+        {
             return;
         }
         let pfn = self.core.cache().block(id).phys() >> 12;
@@ -359,6 +445,7 @@ impl Jit {
             Origin::Edge(number) => self.link_edge(number, code, pfn),
             Origin::Target => {
                 let Some(target) = self.codes.get(code as usize) else { return };
+                self.stats.targets += 1;
                 let address = self.cache.address(target.entry) as u64;
                 let slot = &mut self.targets[eip as usize & (TARGET_COUNT - 1)];
                 *slot = Target { eip, code_entry: pfn + 1, address };
@@ -387,6 +474,7 @@ impl Jit {
                     at
                 }
             };
+            self.stats.linked += 1;
             self.edges[number as usize].to = code;
             self.codes[code as usize].incoming.push(number);
             self.cache.patch_branch(edge.branch, to);
@@ -399,7 +487,7 @@ impl Jit {
 
     /// Links the edges of a new translation to what is there, and what waits for it to it.
     fn link_new(&mut self, first_edge: usize, code: u32, phys: u32) {
-        if !self.options.link {
+        if !self.options.link || !self.options.has(Part::Links) {
             return;
         }
         for edge in self.waiting.remove(&phys).unwrap_or_default() {
@@ -537,6 +625,10 @@ impl CpuEngine for Jit {
                     );
                     self.stats.entries += 1;
                     self.stats.passed += stay.passed;
+                    let [returns, missed, unpaired] = stay.returns;
+                    self.stats.returns += returns;
+                    self.stats.returns_missed += missed;
+                    self.stats.returns_unpaired += unpaired;
                     self.stats.left[left as usize] += 1;
                     match left {
                         Left::Edge => origin = Origin::Edge(stay.argument),
@@ -577,5 +669,11 @@ impl CpuEngine for Jit {
 
     fn stats(&self) -> EngineStats {
         self.core.stats()
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        let mut all = self.translator_counters();
+        all.extend(self.core.stats().counters());
+        all
     }
 }

@@ -10,7 +10,6 @@ use std::mem::offset_of;
 use dynasm::dynasm;
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 use emu_core::cpu::flags;
-use emu_core::cpu::tlb::CODE_TABLE;
 use emu_core::cpu::{CpuState, Exec, Trap, cr0, seg};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::interp::Env;
@@ -18,15 +17,15 @@ use emu_core::interp::Env;
 use crate::assembler::Assembler as Ops;
 use crate::assume::{assume, assumptions, is_flat, is_wide, pack, page_base, set_slot, slot, unpack};
 use crate::code::CodeCache;
-use crate::counts::Counts;
+use crate::counts::{Attention, Counts};
 use crate::descriptors::Descriptors;
 use crate::fpu;
 use crate::layout::{
-    BIAS, CONTEXT, EIP, HOST_MXCSR, MXCSR, PAGE_BASE, QUIET, SLOT, SSE_USABLE, TARGETS, XMM_RESIDENT, gpr,
-    xmm,
+    BIAS, CONTEXT, EIP, HOST_MXCSR, MXCSR, PAGE_BASE, QUIET, SLOT, SSE_USABLE, XMM_RESIDENT, gpr, xmm,
 };
 use crate::lazy::{self, Lazy};
 use crate::look;
+use crate::targets::{Target, emit_target};
 
 /// What translated code knows of one of its instructions when it calls the interpreter's function.
 #[derive(Clone, Copy)]
@@ -69,26 +68,8 @@ pub(crate) enum Left {
     Rest = 4,
 }
 
-/// An entry of the table of indirect branch targets.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(crate) struct Target {
-    /// EIP.
-    pub(crate) eip: u32,
-    /// Code entry its page must have in the current view.
-    pub(crate) code_entry: u32,
-    /// Host address.
-    pub(crate) address: u64,
-}
-
 /// Most instructions of one stay: each may be a call, which takes 16 bytes of the host's stack.
 const MAX_STAY: u64 = 1 << 15;
-
-/// Entries of the table of indirect branch targets.
-pub(crate) const TARGET_COUNT: usize = 1 << 16;
-
-/// An entry that never matches: no view has this code entry.
-pub(crate) const NO_TARGET: Target = Target { eip: 0, code_entry: u32::MAX, address: 0 };
 
 /// What emitted code and the functions it calls share during one stay.
 #[repr(C)]
@@ -121,8 +102,21 @@ pub(crate) struct Context {
     descriptors: *mut Descriptors,
     /// The host's x87 unit was used.
     fpu_used: bool,
+    /// Returns, if they are counted.
+    returns: u64,
+    /// Those that did not go behind the call they belong to.
+    missed: u64,
+    /// Those without a call in this stay.
+    unpaired: u64,
 }
 
+/// Size of the context, for checks.
+pub(crate) const CONTEXT_LEN: usize = size_of::<Context>();
+
+/// Where returns are counted.
+pub(crate) const C_RETURNS: i32 = offset_of!(Context, returns) as i32;
+const C_MISSED: i32 = offset_of!(Context, missed) as i32;
+const C_UNPAIRED: i32 = offset_of!(Context, unpaired) as i32;
 const C_EXEC: i32 = offset_of!(Context, exec) as i32;
 const C_REFUSE: i32 = offset_of!(Context, refuse) as i32;
 const C_LOAD_FPU: i32 = offset_of!(Context, load_fpu) as i32;
@@ -185,6 +179,8 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
         return match delivered {
             Ok(()) => go_on_at_eip(cx, cpu, env),
             Err(trap) => {
+                // SAFETY: by contract.
+                unsafe { (*cx.counts).count_attention(Attention::Trap) };
                 cx.trap = Some(trap);
                 cx.kind = Left::Attention as u32;
                 1
@@ -247,6 +243,8 @@ unsafe extern "sysv64" fn refuse(context: *mut Context, number: u32) -> u32 {
     cx.kind = Left::Rest as u32;
     cx.block = site.block;
     cx.argument = u32::from(site.index) + done;
+    // SAFETY: by contract.
+    unsafe { (*cx.counts).refused += 1 };
     1
 }
 
@@ -278,7 +276,10 @@ unsafe extern "sysv64" fn load_segment(context: *mut Context, index: u32, select
 /// The run loop would look around now: goes on at EIP without it (2) if it would find nothing, else leaves
 /// (1).
 fn go_on_at_eip(cx: &mut Context, cpu: &mut CpuState, env: &mut Env<'_>) -> u32 {
-    if cpu.retired >= cx.end || !look::is_quiet(cpu, env) || !is_flat(cpu) {
+    // SAFETY: the contract of the callers.
+    let counts = unsafe { &mut *cx.counts };
+    if cpu.retired >= cx.end || !counts.looks || !look::is_quiet(cpu, env) || !is_flat(cpu) {
+        counts.count_attention(look::why(cpu, env, cpu.retired >= cx.end));
         cx.kind = Left::Attention as u32;
         return 1;
     }
@@ -315,41 +316,12 @@ pub(crate) struct Routines {
     pub(crate) entry: usize,
     /// Jump: looks for the code of the EIP in the state.
     pub(crate) target_eip: usize,
+    /// Jump: looks for the code of EIP r8d, where the guest has returned to unexpectedly.
+    pub(crate) return_missed: usize,
     /// Jump: looks for the code of EIP r8d.
     pub(crate) target: usize,
     /// Jump: EIP r8d has no code in the table.
     pub(crate) target_missed: usize,
-}
-
-/// Emits: jump to the code of EIP r8d (or a call of it), or to `missed`. Changes r9, r10, r11 and the host's
-/// flags. Execution goes on behind all this when a call returns.
-pub(crate) fn emit_target(ops: &mut Ops, call: bool, missed: impl FnOnce(&mut Ops)) {
-    let miss = ops.new_dynamic_label();
-    dynasm!(ops
-        ; .arch x64
-        ; mov r9d, r8d
-        ; and r9d, (TARGET_COUNT as i32 - 1)
-        ; shl r9d, 4
-        ; add r9, [r13 + TARGETS]
-        ; mov r10d, r8d
-        ; shr r10d, 12
-        ; cmp r8d, [r9]
-        ; jne =>miss
-        ; mov r11d, [r9 + 4]
-        ; cmp r11d, [r15 + r10 * 4 + CODE_TABLE as i32]
-        ; jne =>miss
-        ; mov r11d, r8d
-        ; and r11d, -0x1000
-        ; mov [r13 + PAGE_BASE], r11d
-    );
-    if !call {
-        dynasm!(ops ; .arch x64 ; jmp QWORD [r9 + 8] ; =>miss);
-        return missed(ops);
-    }
-    let returned = ops.new_dynamic_label();
-    dynasm!(ops ; .arch x64 ; sub rsp, 8 ; call QWORD [r9 + 8] ; jmp =>returned ; =>miss);
-    missed(ops);
-    dynasm!(ops ; .arch x64 ; =>returned);
 }
 
 impl Routines {
@@ -397,6 +369,8 @@ impl Routines {
             ; sub rsp, 8
             ; call r11
             ; =>bottom
+            ; mov r9, [r13 + CONTEXT]
+            ; inc QWORD [r9 + C_UNPAIRED]
             ; call =>target_r8
             ; jmp =>bottom
             ; =>leave
@@ -634,6 +608,13 @@ impl Routines {
             ; mov DWORD [r8 + C_KIND], Left::Entry as i32
             ; jmp =>leave
         );
+        let return_missed = ops.offset().0;
+        dynasm!(ops
+            ; .arch x64
+            ; mov r9, [r13 + CONTEXT]
+            ; inc QWORD [r9 + C_MISSED]
+            ; jmp =>target_r8
+        );
         let target_eip = ops.offset().0;
         dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP]);
         let target_routine = ops.offset().0;
@@ -662,6 +643,7 @@ impl Routines {
             edge_in_page: at(edge_in_page),
             entry: at(entry),
             target_eip: at(target_eip),
+            return_missed: at(return_missed),
             target: at(target_routine),
             target_missed: at(target_missed),
         })
@@ -707,6 +689,9 @@ impl Routines {
             end,
             trap: None,
             fpu_used: false,
+            returns: 0,
+            missed: 0,
+            unpaired: 0,
             passed: 0,
             counts,
             descriptors,
@@ -756,6 +741,7 @@ impl Routines {
             block: context.block,
             trap: context.trap,
             passed: context.passed,
+            returns: [context.returns, context.missed, context.unpaired],
             page_base: page_base(cpu),
         };
         (left, stay)
@@ -772,6 +758,8 @@ pub(crate) struct Stay {
     pub(crate) trap: Option<Trap>,
     /// Looks around that found nothing and did not leave translated code.
     pub(crate) passed: u64,
+    /// Returns (if counted), those that missed, those without a call.
+    pub(crate) returns: [u64; 3],
     /// EIP of the first byte of the page that was left.
     pub(crate) page_base: u32,
 }

@@ -6,6 +6,8 @@ use emu_core::cpu::flags::{IF, RF, TF};
 use emu_core::cpu::{CpuState, Exec, Trap, TrapKind, interrupt};
 use emu_core::interp::Env;
 
+use crate::counts::Attention;
+
 /// Delivers the trap of an instruction; EIP is at it.
 ///
 /// # Errors
@@ -37,6 +39,22 @@ pub(crate) fn is_quiet(cpu: &CpuState, env: &Env<'_>) -> bool {
         && cpu.debug_hits == 0
         && cpu.eflags & TF == 0
         && env.sys.is_quiet(cpu.eflags & IF != 0)
+}
+
+/// Why the run loop has to look, for the counters.
+#[cold]
+pub(crate) fn why(cpu: &CpuState, env: &Env<'_>, spent: bool) -> Attention {
+    if spent {
+        Attention::Budget
+    } else if env.mem.has_code_writes() {
+        Attention::Code
+    } else if cpu.halted || cpu.debug_armed || cpu.debug_hits != 0 || cpu.eflags & TF != 0 {
+        Attention::Debug
+    } else if !env.sys.is_quiet(cpu.eflags & IF != 0) {
+        Attention::Device
+    } else {
+        Attention::Mode
+    }
 }
 
 /// Passes from one instruction to the next after [`is_quiet`].

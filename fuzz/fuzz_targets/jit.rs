@@ -16,7 +16,7 @@ use env86_fuzz::programs::{self, Case};
 const TOTAL: u64 = 1000;
 
 fn jit(choice: u8) -> Jit {
-    let some = Options { threshold: 1, cache_bytes: 256 << 10, native: true, link: true };
+    let some = Options { threshold: 1, cache_bytes: 256 << 10, ..Options::default() };
     let options = match choice & 7 {
         0 => Options { threshold: 2, ..some },
         1 => Options { native: false, ..some },

@@ -33,6 +33,15 @@ pub enum Engine {
     Jit,
 }
 
+/// How the translator works, where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Translator {
+    /// Its options.
+    pub options: emu_jit::Options,
+    /// Names of translations go to a file for Linux `perf`.
+    pub perf_map: bool,
+}
+
 /// Where guest time comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ClockMode {
@@ -74,6 +83,8 @@ pub struct BootOptions {
     pub append: Option<String>,
     /// Engine, if chosen.
     pub engine: Option<Engine>,
+    /// How the translator works.
+    pub translator: Translator,
     /// Clock.
     pub clock: ClockMode,
     /// Kernel and initrd files.
@@ -130,6 +141,8 @@ pub struct BootConfig {
     pub cmdline: String,
     /// What executes instructions.
     pub engine: Engine,
+    /// How the translator works.
+    pub translator: Translator,
     /// Where guest time comes from.
     pub clock: ClockMode,
     /// What ends the run.
@@ -263,6 +276,7 @@ impl BootConfig {
             cpuid_level: json.cpuid_level.unwrap_or(DEFAULT_CPUID_LEVEL),
             cmdline,
             engine: options.engine.unwrap_or_default(),
+            translator: options.translator,
             clock: options.clock,
             session: SessionConfig {
                 timeout: options.timeout,

@@ -15,8 +15,9 @@
 //! | [`net`] | the guest's network, made of the host's sockets |
 //! | [`shares`] | directories of the host, shown to the guest |
 //! | [`vm`] | the only module that knows how the machine is built and driven |
+//! | [`lockstep`] | two engines on the same guest, compared until they differ |
 //! | [`clock`] | the host's clocks and random numbers |
-//! | [`signals`], [`paths`], [`progress`], [`limits`], [`error`] | what their names say |
+//! | [`signals`], [`paths`], [`perf_map`], [`progress`], [`limits`], [`error`] | what their names say |
 //!
 //! Errors are one `thiserror` enum per module; [`error::Error`] gathers them, with the exit status
 //! and the hint that the command line prints.
@@ -33,9 +34,12 @@ pub mod error;
 pub mod fs;
 pub mod image;
 pub mod limits;
+pub mod lockstep;
 #[cfg(target_os = "linux")]
 pub mod net;
 pub mod paths;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod perf_map;
 pub mod progress;
 pub mod rpc;
 pub mod run;

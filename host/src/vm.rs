@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use emu_core::engine::CpuEngine;
+use emu_core::engine::{Counter, CpuEngine};
 use emu_core::interp::Interpreter;
 use emu_core::time::ClockSource;
 use emu_devices::machine::{
@@ -24,7 +24,7 @@ pub use emu_devices::machine::{Boot, LinuxBoot, NetworkCard, StopReason};
 pub use emu_devices::serial::SerialSink;
 
 use crate::clock::{self, Random, SystemClock};
-use crate::config::{ClockMode, Engine};
+use crate::config::{ClockMode, Engine, Translator};
 use crate::error::one_line;
 #[cfg(target_os = "linux")]
 use crate::net::{CardEnd, NetEnd};
@@ -96,6 +96,8 @@ pub struct VmSpec {
     pub clock: ClockMode,
     /// What executes instructions.
     pub engine: Engine,
+    /// How the translator works.
+    pub translator: Translator,
     /// Gets what the guest sends on COM1.
     pub console: Box<dyn SerialSink>,
 }
@@ -131,6 +133,10 @@ pub trait Runner: Send {
     fn run(&mut self) -> StopReason;
     /// Instructions retired so far.
     fn retired(&self) -> u64;
+    /// Everything that is counted.
+    fn counters(&self) -> Vec<Counter> {
+        Vec::new()
+    }
     /// Hash of the machine's state: equal for equal deterministic runs.
     fn state_hash(&mut self) -> u64;
     /// Registers and whatever else explains a crash.
@@ -176,6 +182,9 @@ pub enum VmError {
     /// The host gives no executable memory.
     #[error("Cannot build the machine: no memory for translated code")]
     CodeCache(#[source] std::io::Error),
+    /// There is no place for the names of translations.
+    #[error("Cannot write the names of translations")]
+    PerfMap(#[source] std::io::Error),
     /// The host has no random numbers.
     #[error("Cannot build the machine: no random numbers: {0}")]
     Random(getrandom::Error),
@@ -231,13 +240,17 @@ pub fn wall_clock(clock: ClockMode) -> fn() -> Duration {
 pub fn build(spec: VmSpec) -> Result<Vm, VmError> {
     match spec.engine {
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        Engine::Jit => build_with(spec, emu_jit::Jit::new().map_err(VmError::CodeCache)?),
+        Engine::Jit => {
+            let jit = translator(&spec.translator)?;
+            build_with(spec, jit)
+        }
         #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
         Engine::Jit => Err(VmError::Engine("jit")),
         // A host may forbid executable memory: then the interpreter has to do.
         #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        Engine::Auto => match emu_jit::Jit::new() {
+        Engine::Auto => match translator(&spec.translator) {
             Ok(jit) => build_with(spec, jit),
+            Err(error @ VmError::PerfMap(_)) => Err(error),
             Err(_) => build_with(spec, Interpreter::new()),
         },
         #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -246,7 +259,57 @@ pub fn build(spec: VmSpec) -> Result<Vm, VmError> {
     }
 }
 
+/// The translating engine.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn translator(settings: &Translator) -> Result<emu_jit::Jit, VmError> {
+    let mut jit = emu_jit::Jit::with_options(settings.options).map_err(VmError::CodeCache)?;
+    if settings.perf_map {
+        crate::perf_map::attach(&mut jit).map_err(VmError::PerfMap)?;
+    }
+    Ok(jit)
+}
+
 fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<Vm, VmError> {
+    let parts = assemble(spec, engine)?;
+    Ok(Vm {
+        runner: Box::new(parts.machine),
+        guest: Arc::new(Remote(parts.mailbox)),
+        service: parts.service,
+        restored: parts.restored,
+        #[cfg(target_os = "linux")]
+        network: parts.network,
+    })
+}
+
+/// A machine with the deterministic clock, for whoever drives it step by step.
+///
+/// # Errors
+/// See [`VmError`].
+pub fn build_deterministic<E: CpuEngine>(spec: VmSpec, engine: E) -> Result<Machine<E>, VmError> {
+    let spec = VmSpec { clock: ClockMode::Deterministic, ..spec };
+    Ok(assemble(spec, engine)?.machine)
+}
+
+/// The translating engine that a specification asks for.
+///
+/// # Errors
+/// See [`VmError`].
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub fn build_translator(spec: &VmSpec) -> Result<emu_jit::Jit, VmError> {
+    translator(&spec.translator)
+}
+
+/// What has been built.
+struct Parts<E: CpuEngine> {
+    machine: Machine<E>,
+    service: Option<Service>,
+    restored: bool,
+    mailbox: Arc<Mailbox>,
+    #[cfg(target_os = "linux")]
+    network: Option<Network>,
+}
+
+fn assemble<E: CpuEngine>(spec: VmSpec, engine: E) -> Result<Parts<E>, VmError> {
     let (clock, mut random) = match spec.clock {
         ClockMode::Host => {
             (ClockSource::HostPaced(Box::new(SystemClock::new())), Random::system().map_err(VmError::Random)?)
@@ -320,14 +383,13 @@ fn build_with<E: CpuEngine + Send + 'static>(spec: VmSpec, engine: E) -> Result<
     let card = machine.mac();
     let service = service
         .map(|guest| Service::new(guest, mailbox.clone()).with_network(spec.network && card.is_some()));
-    let guest = Arc::new(Remote(mailbox));
     #[cfg(target_os = "linux")]
     let network = end.zip(card).map(|(end, mac)| Network { end, mac });
-    Ok(Vm {
-        runner: Box::new(machine),
-        guest,
+    Ok(Parts {
+        machine,
         service,
         restored: was_restored,
+        mailbox,
         #[cfg(target_os = "linux")]
         network,
     })
@@ -356,6 +418,10 @@ impl<E: CpuEngine + Send> Runner for Machine<E> {
 
     fn retired(&self) -> u64 {
         Machine::retired(self)
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        Machine::counters(self)
     }
 
     fn state_hash(&mut self) -> u64 {

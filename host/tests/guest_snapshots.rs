@@ -117,6 +117,7 @@ fn restore(image: &Image, opened: Opened) -> Vm {
         shares: None,
         clock: config.clock,
         engine: config.engine,
+        translator: config.translator,
         console: Box::new(Silent),
     })
     .unwrap()

@@ -73,7 +73,7 @@ pub struct BootTest {
 pub const TESTS: &[BootTest] = &[
     BootTest { name: "mini boots cold", guest: "mini", run: mini_cold },
     BootTest {
-        name: "mini under the deterministic clock ends in the same state with either engine",
+        name: "mini under the deterministic clock ends in the same state with either engine and any threshold",
         guest: "mini",
         run: mini_twice,
     },
@@ -100,20 +100,28 @@ fn mini_state(env86: &Path) -> Result<()> {
     power_off(guest)
 }
 
-/// The same image under the deterministic clock with either engine: the same number of instructions, and the
-/// same registers and memory at the end.
+/// The same image under the deterministic clock with either engine, and with the translator at several
+/// thresholds: the same number of instructions, and the same registers and memory at the end. The lower levels
+/// (`--jit t1`, `calls`) take minutes for it; `cargo xtask blocks` has them.
 fn mini_twice(env86: &Path) -> Result<()> {
-    let options = ["--cold", "--clock", "deterministic", "--state-hash", "--append", POWER_OFF, "--engine"];
-    let ends = ["interp", "jit"].map(|engine| {
-        let options: Vec<&str> = options.into_iter().chain([engine]).collect();
+    let common = ["--cold", "--clock", "deterministic", "--state-hash", "--append", POWER_OFF];
+    let end = |own: &[&str]| {
+        let options: Vec<&str> = common.iter().chain(own).copied().collect();
         end_state(&mut boot(env86, &options, &image("mini")))
-    });
-    let [first, second] = ends;
-    let (first, second) = (first?, second?);
-    if first != second {
-        bail!(
-            "two deterministic boots differ: interpreted it ends with {first:?}, translated with {second:?}"
-        );
+    };
+    let first = end(&["--engine", "interp"])?;
+    for own in [
+        &["--engine", "jit"][..],
+        &["--engine", "jit", "--jit-threshold", "1"],
+        &["--engine", "jit", "--jit-threshold", "16"],
+        &["--engine", "jit", "--jit-threshold", "never"],
+    ] {
+        let other = end(own)?;
+        if first != other {
+            bail!(
+                "deterministic boots differ: interpreted it ends with {first:?}, with {own:?} with {other:?}"
+            );
+        }
     }
     Ok(())
 }

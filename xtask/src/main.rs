@@ -1,8 +1,9 @@
 //! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `bare`,
-//! `silicon`, `suite`, `fuzz`, `bench-guard`, `rules`, `ci`.
+//! `silicon`, `blocks`, `suite`, `fuzz`, `bench-guard`, `rules`, `ci`.
 
 mod bare;
 mod bench_guard;
+mod blocks;
 mod boot;
 mod ci;
 mod demo;
@@ -61,6 +62,8 @@ enum Task {
     Suite(suite::Options),
     /// Compare random programs on this machine's processor with ours
     Silicon(silicon::Options),
+    /// Compare random blocks on the interpreter and on translated code
+    Blocks(blocks::Options),
     /// Build the fuzz targets and run each of them (slow)
     Fuzz(fuzz::Options),
     /// Check the crate graph and the house rules
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
         Task::BenchGuard(options) => bench_guard::guard(&options),
         Task::Suite(options) => suite::run(&options),
         Task::Silicon(options) => silicon::silicon(&options),
+        Task::Blocks(options) => blocks::blocks(&options),
         Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),

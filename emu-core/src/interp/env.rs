@@ -9,7 +9,7 @@ use crate::cpu::paging::{self, Access};
 use crate::cpu::tlb::Scalar;
 use crate::cpu::{CpuState, Exec, Trap, debug_regs, gpr, seg};
 use crate::decode::Insn;
-use crate::engine::EngineStats;
+use crate::engine::{EngineStats, SlowCause};
 use crate::mem::{Memory, PageKind};
 
 /// Memory and bus as an instruction sees them.
@@ -165,6 +165,7 @@ impl Env<'_> {
         }
         let here = 0x1000 - (lin & 0xFFF);
         let phys = paging::translate(cpu, self.mem, lin, Access::Read, user)?;
+        self.count_slow(phys, here < size, false);
         if here >= size {
             return Ok(self.read_phys(cpu, phys));
         }
@@ -184,6 +185,7 @@ impl Env<'_> {
         let size = size_of::<T>() as u32;
         let here = 0x1000 - (lin & 0xFFF);
         let phys = paging::translate(cpu, self.mem, lin, Access::Write, user)?;
+        self.count_slow(phys, here < size, true);
         if here >= size {
             self.write_phys(cpu, phys, value);
         } else {
@@ -199,6 +201,20 @@ impl Env<'_> {
             debug_regs::note_data_access(cpu, lin, size, true);
         }
         Ok(())
+    }
+
+    /// Counts an access that was not fast and is allowed.
+    fn count_slow(&mut self, phys: u64, crosses: bool, write: bool) {
+        let cause = if crosses {
+            SlowCause::Crossing
+        } else if self.mem.kind(phys >> 12) == PageKind::Device {
+            SlowCause::Device
+        } else if write && self.mem.flags().code_lines((phys >> 12) as u32) != 0 {
+            SlowCause::Code
+        } else {
+            SlowCause::Fill
+        };
+        self.stats.slow[cause as usize] += 1;
     }
 
     /// Reads physical memory: RAM, ROM or a device.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use emu_core::bus::CpuContext;
 use emu_core::cpu::{CpuState, flags, gpr, seg};
-use emu_core::engine::{CpuEngine, EngineStats, Exit};
+use emu_core::engine::{Counter, CpuEngine, EngineStats, Exit};
 use emu_core::mem::{Memory, PageKind};
 use emu_core::snapshot::Value;
 use emu_core::time::{VmClock, VmTime};
@@ -519,6 +519,28 @@ impl<E: CpuEngine> Machine<E> {
     /// Counters of the engine.
     pub fn stats(&self) -> EngineStats {
         self.engine.stats()
+    }
+
+    /// Everything that is counted, for reports.
+    pub fn counters(&self) -> Vec<Counter> {
+        let mut all = vec![Counter::new("machine", "instructions", self.cpu.retired)];
+        all.extend(self.engine.counters());
+        let views = self.mem.view_stats();
+        let list = [
+            ("pages entered", views.fills),
+            ("pages dropped", views.dropped),
+            ("loads of CR3", views.switches),
+            ("flushes", views.flushes),
+            ("INVLPG", views.invalidations),
+            ("pages protected for their code", views.protections),
+        ];
+        all.extend(list.map(|(name, value)| Counter::new("views", name, value)));
+        all
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &E {
+        &self.engine
     }
 
     /// A 64-bit hash (FNV-1a) of registers and RAM: equal for equal deterministic runs.

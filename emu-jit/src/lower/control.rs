@@ -10,7 +10,9 @@ use super::memory::Direction;
 use super::{Edge, Stub, Translator};
 use crate::encode::{self, Rm};
 use crate::entry;
-use crate::layout::{PAGE_BASE, host, pinned};
+use crate::layout::{CONTEXT, PAGE_BASE, host, pinned};
+use crate::parts::Part;
+use crate::targets;
 
 /// Opcodes of a jump and a call with a 32-bit displacement.
 const JMP: u8 = 0xE9;
@@ -85,7 +87,9 @@ impl Translator<'_> {
     fn is_paired(&self) -> bool {
         let next = self.end_in_page() as i32;
         let ins = self.insn();
-        is_in_page(next) && !(ins.is_call_near() && self.branch_target() == next)
+        self.place.features.has(Part::Returns)
+            && is_in_page(next)
+            && !(ins.is_call_near() && self.branch_target() == next)
     }
 
     /// The displacement of a branch to an offset in the page.
@@ -151,7 +155,7 @@ impl Translator<'_> {
     /// Goes to EIP r8d, or calls it.
     fn indirect(&mut self, opcode: u8) {
         let missed = self.place.routines.target_missed;
-        entry::emit_target(&mut self.ops, opcode == CALL, |ops| {
+        targets::emit_target(&mut self.ops, opcode == CALL, |ops| {
             ops.push(0xE9);
             ops.push_distance_to(missed);
         });
@@ -222,6 +226,13 @@ impl Translator<'_> {
                 let rm = self.frame_access(0, 0, Direction::Read, slow);
                 encode::op(&mut self.ops, 4, &[0x8B], host::R8, rm);
                 let pop = 4 + (self.insns[self.n].imm & 0xFFFF) as i32;
+                if self.place.features.count {
+                    dynasm!(self.ops
+                        ; .arch x64
+                        ; mov r9, [BYTE r13 + CONTEXT as i8]
+                        ; inc QWORD [r9 + entry::C_RETURNS]
+                    );
+                }
                 // To what is behind the host's call, or to the trampoline.
                 dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + pop] ; ret);
             }

@@ -33,6 +33,13 @@ pub(super) struct Frames {
     pub(super) covered: Vec<[bool; 2]>,
 }
 
+impl Frames {
+    /// No lookups.
+    pub(super) fn none(count: usize) -> Self {
+        Self { lookups: Vec::new(), covered: vec![[false; 2]; count] }
+    }
+}
+
 /// What becomes of a register.
 enum Change {
     By(i32),

@@ -18,6 +18,7 @@ mod integer;
 mod memory;
 mod mmx;
 mod plan;
+mod poison;
 mod simd;
 mod string;
 mod system;
@@ -36,6 +37,7 @@ use crate::code::CodeCache;
 use crate::entry::{Routines, Site};
 use crate::layout::{KEPT, host, pinned};
 use crate::lazy::Lazy;
+use crate::parts::{Part, Parts};
 use frame::Frames;
 use memory::Direction;
 use plan::{Plan, Recipe};
@@ -49,6 +51,19 @@ pub(crate) struct Features {
     pub(crate) bmi2: bool,
     /// Lower natively at all.
     pub(crate) native: bool,
+    /// Parts that are switched off.
+    pub(crate) without: Parts,
+    /// Fill what is dead with garbage.
+    pub(crate) poison: bool,
+    /// Count returns.
+    pub(crate) count: bool,
+}
+
+impl Features {
+    /// The part is not switched off.
+    pub(crate) fn has(&self, part: Part) -> bool {
+        !self.without.has(part)
+    }
 }
 
 /// A direct branch out of the block, to be linked. Offsets are from the start of the emitted code.
@@ -211,7 +226,10 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
         decoder.set_position(usize::from(insn.end)).ok()?;
     }
     let plan::Planned { plans, visible, recipes, carries, entry } = plan::plan(&ins, insns, place.features);
-    let frames = frame::find(&ins, insns, &plans);
+    let frames = match place.features.has(Part::Frames) {
+        true => frame::find(&ins, insns, &plans),
+        false => Frames::none(insns.len()),
+    };
     let ops = Ops::new();
     let t = Translator {
         ops,
@@ -268,6 +286,9 @@ impl Translator<'_> {
                 }
                 Plan::Call => self.call(),
             };
+            if self.place.features.poison && !ended {
+                self.poison();
+            }
         }
         if !ended {
             let next = self.end_in_page();
@@ -484,7 +505,7 @@ impl Translator<'_> {
                 }
                 Stub::Returned { at } => {
                     dynasm!(self.ops ; .arch x64 ; =>at);
-                    let to = self.place.routines.target;
+                    let to = self.place.routines.return_missed;
                     self.jump(to);
                 }
                 Stub::Edge { at, number, target } => {

@@ -6,6 +6,7 @@ use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
 use super::{Features, mmx, simd, string, system, x87};
 use crate::layout::pinned;
+use crate::parts::Part;
 
 /// How an instruction is lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +183,8 @@ pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> P
             plans[n] = Plan::Native;
         }
         let reads = ins[n].rflags_read() & ARITH != 0;
-        after = leaves_always(&ins[n], &insns[n], plans[n])
+        after = !features.has(Part::Flags)
+            || leaves_always(&ins[n], &insns[n], plans[n])
             || may_be_slow(&ins[n])
             || reads
             || (after && !sets_all(&ins[n]));
@@ -190,29 +192,38 @@ pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> P
     // From the start: what comes before is planned natively or not by now.
     for n in 0..ins.len() {
         let step = matches!(ins[n].mnemonic(), Mnemonic::Inc | Mnemonic::Dec);
-        carries[n] = step && plans[n] == Plan::Native && !has_memory(&ins[n]) && has_carry(n, ins, &plans);
+        // Storing a shift's flags changes CF, so they must not be stored in between.
+        carries[n] = features.has(Part::Flags)
+            && step
+            && plans[n] == Plan::Native
+            && !has_memory(&ins[n])
+            && has_carry(n, ins, &plans);
     }
     // Where INC or DEC has CF already, it leaves nothing of what was before it.
     let mut after = true;
     for n in (0..ins.len()).rev() {
         visible[n] = after;
-        after = leaves_always(&ins[n], &insns[n], plans[n])
+        after = !features.has(Part::Flags)
+            || leaves_always(&ins[n], &insns[n], plans[n])
             || may_be_slow(&ins[n])
             || ins[n].rflags_read() & ARITH != 0
             || (after && !sets_all(&ins[n]) && !carries[n]);
     }
     let mut recipes = vec![None; ins.len()];
+    let with_recipes = features.has(Part::Recipes) && features.has(Part::Flags);
+    let lazy = features.has(Part::Lazy);
     for n in 0..ins.len() {
-        if visible[n]
+        if with_recipes
+            && visible[n]
             && plans[n] == Plan::Native
             && let Some((recipe, registers)) = recipe(n, &ins[n], &insns[n])
-            && is_enough(n, registers, ins, insns, &plans, &carries)
+            && is_enough(n, registers, ins, insns, &plans, &carries, lazy)
         {
             recipes[n] = Some(recipe);
             visible[n] = false;
         }
     }
-    let entry = entry(ins, insns, &plans);
+    let entry = if lazy { entry(ins, insns, &plans) } else { None };
     Planned { plans, visible, recipes, carries, entry }
 }
 
@@ -291,12 +302,13 @@ fn is_enough(
     insns: &[Insn],
     plans: &[Plan],
     carries: &[bool],
+    lazy: bool,
 ) -> bool {
     let mut intact = true;
     for k in n + 1..ins.len() {
         let i = &ins[k];
         if plans[k] == Plan::Native && insns[k].flags & Insn::ENDS_BLOCK != 0 {
-            return intact && registers & KEPT == 0 && is_direct(i) && written(i) & registers == 0;
+            return lazy && intact && registers & KEPT == 0 && is_direct(i) && written(i) & registers == 0;
         }
         if leaves_always(i, &insns[k], plans[k]) {
             return false;
@@ -319,7 +331,7 @@ fn is_enough(
         intact &= written(i) & registers == 0;
     }
     // The next block follows without a branch.
-    intact && registers & KEPT == 0
+    lazy && intact && registers & KEPT == 0
 }
 
 /// A direct transfer: an edge can lead through what computes the flags. It may be a call.
@@ -464,6 +476,9 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         return false;
     }
     let m = ins.mnemonic();
+    if is_off(ins, insn, features) {
+        return false;
+    }
     if is_nop(m) {
         return true;
     }
@@ -548,6 +563,32 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         // SETcc and CMOVcc.
         _ => ins.condition_code() != ConditionCode::None && ins.op_count() <= 2 && !is_branch(ins),
     }
+}
+
+/// The part of the translator that lowers the instruction is switched off.
+fn is_off(ins: &Instruction, insn: &Insn, features: Features) -> bool {
+    let off = |part| !features.has(part);
+    let branch = insn.flags & Insn::ENDS_BLOCK != 0 && !system::is_system(ins);
+    if off(Part::Memory) && may_be_slow(ins) && (!is_vector_or_float(ins) || has_memory(ins)) {
+        return true;
+    }
+    off(if simd::is_simd(ins) {
+        Part::Simd
+    } else if mmx::is_mmx(ins) {
+        Part::Mmx
+    } else if x87::is_x87(ins) {
+        Part::Fpu
+    } else if ins.is_string_instruction() {
+        Part::Strings
+    } else if system::loads_segment(ins) && off(Part::Descriptors) {
+        Part::Descriptors
+    } else if system::is_system(ins) || ins.mnemonic() == Mnemonic::Cli {
+        Part::System
+    } else if branch {
+        Part::Branches
+    } else {
+        Part::Integer
+    })
 }
 
 fn is_branch(ins: &Instruction) -> bool {

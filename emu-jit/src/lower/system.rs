@@ -23,6 +23,13 @@ pub(super) fn is_system(ins: &Instruction) -> bool {
     }
 }
 
+/// MOV or POP to a segment register.
+pub(super) fn loads_segment(ins: &Instruction) -> bool {
+    matches!(ins.mnemonic(), Mnemonic::Mov | Mnemonic::Pop)
+        && ins.op_count() != 0
+        && ins.op0_register().is_segment_register()
+}
+
 pub(super) fn is_native(ins: &Instruction, insn: &Insn) -> bool {
     if !is_system(ins) {
         return false;

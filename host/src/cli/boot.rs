@@ -13,12 +13,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, ValueHint};
 use serde_json::json;
 
+use super::engine_args::EngineArgs;
 use super::net::{self, NetArgs};
 use super::report::{Reporter, size};
+use super::stats;
 use super::trace_start::TraceStart;
-use super::{print, start};
+use super::{lockstep, print, start};
 use crate::clock;
-use crate::config::{self, BootOptions, ClockMode, CtrlD, Engine};
+use crate::config::{self, BootOptions, ClockMode, CtrlD};
 use crate::console::session::{Ended, Event, Input, Saver, Session};
 use crate::console::{session::End, terminal};
 use crate::error::{Error, FAILURE, one_line};
@@ -32,24 +34,6 @@ use crate::snapshot::SnapshotFileError;
 use crate::snapshot::locate;
 use crate::snapshot::save::{self, Saved, Target};
 use crate::vm::{Runner, StopReason};
-
-/// What executes instructions, as a flag.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum EngineArg {
-    /// Interpreter
-    Interp,
-    /// Translation to host code
-    Jit,
-}
-
-impl From<EngineArg> for Engine {
-    fn from(engine: EngineArg) -> Self {
-        match engine {
-            EngineArg::Interp => Self::Interp,
-            EngineArg::Jit => Self::Jit,
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ClockArg {
@@ -143,9 +127,12 @@ pub struct BootArgs {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
 
-    /// What executes the guest's instructions [default: jit where there is one]
-    #[arg(long, value_name = "ENGINE")]
-    engine: Option<EngineArg>,
+    #[command(flatten)]
+    engine: EngineArgs,
+
+    /// Run the interpreter and the translator side by side, without input, until they differ
+    #[arg(long, conflicts_with_all = ["save", "engine"])]
+    lockstep: bool,
 
     /// Where guest time comes from
     #[arg(long, value_name = "CLOCK")]
@@ -218,7 +205,8 @@ impl BootArgs {
             memory: self.memory,
             cmdline: self.cmdline.clone(),
             append: self.append.clone(),
-            engine: self.engine.map(Into::into),
+            engine: self.engine.engine(),
+            translator: self.engine.translator(),
             clock: match self.clock {
                 Some(ClockArg::Deterministic) => ClockMode::Deterministic,
                 Some(ClockArg::Host) | None => ClockMode::Host,
@@ -290,6 +278,16 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     let opened = found.map(|found| found.open(&image)).transpose().map_err(Error::from)?;
     let options = args.options();
     let config = start::resolve(&options, &image, opened.as_ref(), reporter)?;
+    if args.lockstep {
+        let find = || match args.cold {
+            true => Ok(None),
+            false => {
+                let found = locate::find(&image, name.as_ref()).map_err(Error::from)?;
+                Ok(found.map(|found| found.open(&image)).transpose().map_err(Error::from)?)
+            }
+        };
+        return lockstep::run(&image, &find, &config, &options.kernel, reporter);
+    }
     let target = match &name {
         Some(name) => Target::named(&image, name, None),
         None => Target::current(&image, None),
@@ -338,6 +336,9 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     drop(raw);
     let elapsed = clock::now().saturating_duration_since(start);
     let target = target.filter(|_| args.save);
+    if let Some(runner) = ended.runner.as_ref().filter(|_| args.engine.stats) {
+        stats::tell(&runner.counters(), runner.retired(), reporter);
+    }
     Ok(tell_end(ended, &path, elapsed, args.state_hash, target.as_ref(), &progress, reporter))
 }
 

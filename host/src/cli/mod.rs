@@ -7,7 +7,9 @@ mod boot;
 mod compat;
 mod cp;
 mod detach;
+mod engine_args;
 mod exec;
+mod lockstep;
 mod machines;
 mod net;
 mod network;
@@ -16,6 +18,7 @@ mod report;
 mod run;
 mod snapshot;
 pub(crate) mod start;
+mod stats;
 mod trace_start;
 
 use std::ffi::OsString;

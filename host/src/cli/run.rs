@@ -14,11 +14,11 @@ use emu_devices::p9::Server;
 use emu_devices::virtio::P9Handler;
 use serde_json::json;
 
-use super::boot::EngineArg;
+use super::engine_args::EngineArgs;
 use super::net::{self, NetArgs};
 use super::process::{ProcessArgs, window};
 use super::report::Reporter;
-use super::{detach, start};
+use super::{detach, start, stats};
 use crate::clock;
 use crate::config::{self, BootOptions};
 use crate::console::terminal::RawMode;
@@ -122,9 +122,8 @@ pub struct RunArgs {
     #[arg(long)]
     cold: bool,
 
-    /// What executes the guest's instructions [default: jit where there is one]
-    #[arg(long, value_name = "ENGINE")]
-    engine: Option<EngineArg>,
+    #[command(flatten)]
+    engine: EngineArgs,
 
     /// Accepted for those who are used to it: nothing of a run is kept
     #[arg(long)]
@@ -221,7 +220,8 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
     let opened = found.map(|found| found.open(&image)).transpose().map_err(Error::from)?;
     let options = BootOptions {
         memory: args.memory,
-        engine: args.engine.map(Into::into),
+        engine: args.engine.engine(),
+        translator: args.engine.translator(),
         net: args.net.wishes(),
         ..BootOptions::default()
     };
@@ -294,6 +294,9 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
     let before = ended.started.map(|at| at.saturating_duration_since(begin).as_secs_f64());
     tell(&ended, &path, restored, &console, reporter);
     let exit_code = ended.end.exit_code();
+    if let Some(runner) = ended.runner.as_ref().filter(|_| args.engine.stats) {
+        stats::tell(&runner.counters(), runner.retired(), reporter);
+    }
     if reporter.json {
         reporter.object(&json!({
             "level": "info",

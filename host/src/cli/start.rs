@@ -66,6 +66,21 @@ pub(crate) fn build(
     service: Option<&[u8]>,
     reporter: Reporter,
 ) -> anyhow::Result<Vm> {
+    let spec = spec(image, opened, config, flags, console, shares, service, reporter)?;
+    Ok(vm::build(spec).map_err(Error::from)?)
+}
+
+/// What the machine is built of.
+pub(super) fn spec(
+    image: &Image,
+    opened: Option<Opened>,
+    config: &BootConfig,
+    flags: &KernelFlags,
+    console: Box<dyn SerialSink>,
+    shares: Option<Box<dyn P9Handler>>,
+    service: Option<&[u8]>,
+    reporter: Reporter,
+) -> anyhow::Result<VmSpec> {
     let clock = vm::wall_clock(config.clock);
     let file_options = OverlayOptions::new(
         Box::new(move || {
@@ -98,7 +113,7 @@ pub(crate) fn build(
             (files, Start::Kernel { boot, origin })
         }
     };
-    let spec = VmSpec {
+    Ok(VmSpec {
         memory_size,
         preserve_mac: config.preserve_mac,
         network_card: config.network_card,
@@ -112,9 +127,9 @@ pub(crate) fn build(
         shares,
         clock: config.clock,
         engine: config.engine,
+        translator: config.translator,
         console,
-    };
-    Ok(vm::build(spec).map_err(Error::from)?)
+    })
 }
 
 /// What a guest that came from a snapshot reboots into: the image is opened again, because what it booted

@@ -1,6 +1,8 @@
 //! `--trace-start`: a line on standard error at the moment before the guest's first instruction, so that a
 //! benchmark can tell loading from running without anything in the way of either.
 
+use emu_core::engine::Counter;
+
 use crate::snapshot::save::Capture;
 use crate::vm::{Runner, StopReason};
 
@@ -31,6 +33,10 @@ impl Runner for TraceStart {
 
     fn retired(&self) -> u64 {
         self.runner.retired()
+    }
+
+    fn counters(&self) -> Vec<Counter> {
+        self.runner.counters()
     }
 
     fn state_hash(&mut self) -> u64 {
