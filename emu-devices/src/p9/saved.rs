@@ -84,6 +84,8 @@ pub struct SavedLock {
     pub proc_id: u32,
     /// Name the client gave itself.
     pub client_id: Vec<u8>,
+    /// Fid through which it was taken, if that is known; with it, it goes.
+    pub fid: Option<u32>,
 }
 
 /// A file system.

@@ -14,6 +14,7 @@
 //! | 9 | contents of files with large holes: `[inode, [offset, bytes, offset, bytes, …]]` each |
 //! | 10 | bytes the guest has added |
 //! | 11 | changed files: `[inode, [offset, length, offset, length, …]]`, what is no hole |
+//! | 12 | fids through which the locks were taken, by inode and start; FFFFFFFFh is not known (`U32`) |
 //!
 //! Elements with nothing in them are null.
 
@@ -77,6 +78,7 @@ pub(super) struct Extra {
     pub(super) extents: Vec<(SavedIndex, Extents)>,
     pub(super) added: Option<u64>,
     pub(super) filled: Vec<SavedFilled>,
+    pub(super) lock_fids: Vec<[u32; 1]>,
 }
 
 /// Null instead of nothing: v86 cannot read many empty buffers in a row.
@@ -137,13 +139,14 @@ impl Extra {
             extents,
             added,
             filled,
+            lock_fids,
         } = self;
         values![
             VERSION,
             list(fids, |fid| values![fid.fid, fid.inode, fid.uid, Value::Text(fid.name.into())]),
             records(fid_records.iter().map(FidRecord::pack).collect()),
             list(locks, |lock| {
-                let SavedLock { inode, exclusive, start, length, proc_id, client_id } = lock;
+                let SavedLock { inode, exclusive, start, length, proc_id, client_id, fid: _ } = lock;
                 values![inode, exclusive, bits(start), bits(length), proc_id, Value::Text(client_id.into())]
             }),
             records(nanoseconds),
@@ -172,6 +175,7 @@ impl Extra {
                 let parts = parts.into_iter().flat_map(|(offset, length)| [bits(offset), bits(length)]);
                 values![inode, parts.collect::<Vec<_>>()]
             }),
+            records(lock_fids),
         ]
     }
 
@@ -199,6 +203,7 @@ impl Extra {
                     length: f.i64(3)?.unwrap_or(0) as u64,
                     proc_id: f.u32(4)?.unwrap_or(0),
                     client_id: take_text(f, 5)?.unwrap_or_default(),
+                    fid: None,
                 });
             }
             Ok(())
@@ -251,6 +256,7 @@ impl Extra {
             extra.filled.push(SavedFilled { inode, parts });
             Ok(())
         })?;
+        extra.lock_fids = read_records(&mut f, 12)?;
         Ok(Some(extra))
     }
 
@@ -268,6 +274,7 @@ impl Extra {
             extents,
             added,
             filled,
+            lock_fids,
         } = self;
         saved.fids.extend(fids);
         saved.fids.sort_by_key(|fid| fid.fid);
@@ -281,6 +288,9 @@ impl Extra {
         if !locks.is_empty() {
             saved.locks.extend(locks);
             saved.locks.sort_by_key(|lock| (lock.inode, lock.start));
+        }
+        for (lock, [fid]) in saved.locks.iter_mut().zip(lock_fids) {
+            lock.fid = (fid != NONE).then_some(fid);
         }
         let inodes = &mut saved.tree.inodes;
         for Wide { inode: index, times: [c, a, m], qid_path } in wide {

@@ -157,6 +157,7 @@ fn files(tree: SavedTree, mut locks: Vec<SavedLock>, extra: &mut Extra) -> Value
     extra.listings = listings;
     extra.filled = filled;
     locks.sort_by_key(|lock| lock.inode);
+    extra.lock_fids = locks.iter().map(|lock| [lock.fid.unwrap_or(u32::MAX)]).collect();
     let mut locks = locks.into_iter().peekable();
     let mut contents = Vec::new();
     let mut items = Vec::with_capacity(inodes.len());
@@ -181,7 +182,7 @@ fn files(tree: SavedTree, mut locks: Vec<SavedLock>, extra: &mut Extra) -> Value
 }
 
 fn lock_value(lock: SavedLock) -> Value {
-    let SavedLock { inode: _, exclusive, start, length, proc_id, client_id } = lock;
+    let SavedLock { inode: _, exclusive, start, length, proc_id, client_id, fid: _ } = lock;
     let client = Value::Text(client_id.into());
     values![u8::from(exclusive), number(start), number(length), proc_id, client]
 }
@@ -361,6 +362,7 @@ fn read_inode(
                 length: natural(&f, 2)?.unwrap_or(0),
                 proc_id: f.u32(3)?.unwrap_or(0),
                 client_id: take_text(&mut f, 4)?.unwrap_or_default(),
+                fid: None,
             });
             Ok(())
         })

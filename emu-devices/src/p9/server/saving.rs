@@ -44,8 +44,7 @@ impl Server {
         }
         let mut locks = Vec::with_capacity(self.locks.len());
         for (node, lock) in self.locks.all() {
-            // Which fid a lock was taken through is not kept.
-            let Lock { owner: LockOwner { proc_id, client_id }, exclusive, start, last: _, fid: _ } = lock;
+            let Lock { owner: LockOwner { proc_id, client_id }, exclusive, start, last: _, fid } = lock;
             locks.push(SavedLock {
                 inode: index(node)?,
                 exclusive: *exclusive,
@@ -53,6 +52,7 @@ impl Server {
                 length: lock.length(),
                 proc_id: *proc_id,
                 client_id: client_id.to_vec(),
+                fid: *fid,
             });
         }
         Ok((fids, locks))
@@ -77,13 +77,13 @@ impl Server {
         for fid in fids {
             self.restore_fid(fid);
         }
-        for SavedLock { inode, exclusive, start, length, proc_id, client_id } in locks {
+        for SavedLock { inode, exclusive, start, length, proc_id, client_id, fid } in locks {
             let node = node_of(inode);
             let Ok(last) = last_byte(start, length) else { continue };
             if self.fids.has_node(node) && client_id.len() <= limits::P9_LOCK_CLIENT {
                 let owner = LockOwner { proc_id, client_id: Arc::from(client_id) };
                 // One that conflicts with an earlier one cannot have been granted; it is dropped.
-                let _ = self.locks.lock(node, Lock { owner, exclusive, start, last, fid: None });
+                let _ = self.locks.lock(node, Lock { owner, exclusive, start, last, fid });
             }
         }
         Ok(())
