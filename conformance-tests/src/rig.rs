@@ -5,8 +5,8 @@ use emu_core::cpu::{CpuState, Segment, cr0, cr4, seg};
 use emu_core::engine::{CpuEngine, Exit};
 use emu_core::mem::Memory;
 
-use crate::subject::NoBus;
 use crate::{ARENA, ARENA_LEN, CODE, State};
+use emu_core::bus::NoBus;
 
 const DIRECTORY: u64 = 0x8_0000;
 const TABLE: u64 = 0x8_1000;

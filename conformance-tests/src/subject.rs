@@ -12,35 +12,6 @@ use crate::fp::FpState;
 use crate::layout::{CODE_LEN, CS, ENDLESS, EXIT_CS, End, LDT, LEAVE, Processor, Registers, SS, THUNK, run};
 use crate::{ARENA, ARENA_LEN, CODE, Fault, Outcome, State};
 
-/// A bus with nothing on it.
-pub struct NoBus;
-
-impl SystemBus for NoBus {
-    fn port_in(&mut self, _: &mut Memory, _: CpuContext, _: u16, size: AccessSize) -> u32 {
-        size.ones()
-    }
-    fn port_out(&mut self, _: &mut Memory, _: CpuContext, _: u16, _: AccessSize, _: u32) {}
-    fn mmio_read(&mut self, _: &mut Memory, _: CpuContext, _: u64, size: AccessSize) -> u32 {
-        size.ones()
-    }
-    fn mmio_write(&mut self, _: &mut Memory, _: CpuContext, _: u64, _: AccessSize, _: u32) {}
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn ack_interrupt(&mut self, _: &mut Memory, _: CpuContext) -> Option<u8> {
-        None
-    }
-    fn must_exit(&self) -> bool {
-        false
-    }
-    fn tsc(&mut self, cx: CpuContext) -> u64 {
-        cx.retired
-    }
-    fn random(&mut self) -> u32 {
-        0
-    }
-}
-
 /// Physical addresses of the kernel's structures. The supervisor sees them from [`KERNEL`] on.
 const DIRECTORY: u32 = 0x8_0000;
 const USER_TABLE: u32 = 0x8_1000;

@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use emu_core::bus::{AccessSize, CpuContext, SystemBus};
+use emu_core::bus::NoBus;
 use emu_core::cpu::{CpuState, Segment, cr0, cr4, seg};
 use emu_core::engine::{CpuEngine, Exit};
 use emu_core::interp::Interpreter;
@@ -23,34 +23,6 @@ use emu_jit::{Jit, Options, Part, Parts};
 const CODE: u32 = 0x1000;
 const RAM: usize = 1 << 20;
 const NAMES: [&str; 8] = ["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"];
-
-struct NoBus;
-
-impl SystemBus for NoBus {
-    fn port_in(&mut self, _: &mut Memory, _: CpuContext, _: u16, size: AccessSize) -> u32 {
-        size.ones()
-    }
-    fn port_out(&mut self, _: &mut Memory, _: CpuContext, _: u16, _: AccessSize, _: u32) {}
-    fn mmio_read(&mut self, _: &mut Memory, _: CpuContext, _: u64, size: AccessSize) -> u32 {
-        size.ones()
-    }
-    fn mmio_write(&mut self, _: &mut Memory, _: CpuContext, _: u64, _: AccessSize, _: u32) {}
-    fn interrupt_pending(&self) -> bool {
-        false
-    }
-    fn ack_interrupt(&mut self, _: &mut Memory, _: CpuContext) -> Option<u8> {
-        None
-    }
-    fn must_exit(&self) -> bool {
-        false
-    }
-    fn tsc(&mut self, cx: CpuContext) -> u64 {
-        cx.retired
-    }
-    fn random(&mut self) -> u32 {
-        0
-    }
-}
 
 /// Sections by name; the text before the first has the name "".
 fn sections(text: &str) -> BTreeMap<String, String> {

@@ -11,7 +11,7 @@ use emu_core::engine::{CpuEngine, Exit};
 use emu_core::mem::Memory;
 
 use crate::fp::FpState;
-use crate::subject::NoBus;
+use emu_core::bus::NoBus;
 
 /// First byte of the memory that is compared.
 pub const MEMORY: u32 = 0x10_0000;

@@ -12,7 +12,7 @@ use emu_core::cpu::{CpuState, Segment, cr0, seg};
 use emu_core::engine::CpuEngine;
 use emu_core::mem::Memory;
 
-use crate::subject::NoBus;
+use emu_core::bus::NoBus;
 
 /// The format's registers: CR0 CR3 EAX EBX ECX EDX ESI EDI EBP ESP CS DS ES FS GS SS EIP EFLAGS DR6 DR7.
 const REGISTERS: usize = 20;

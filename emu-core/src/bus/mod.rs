@@ -122,3 +122,34 @@ pub struct CpuContext {
     /// True while the CPU is in virtual-8086 mode (the VBE extension looks at it).
     pub vm86: bool,
 }
+
+/// A bus with nothing on it: ports and windows read as all ones, nothing interrupts, the time stamp counter is the
+/// number of instructions. For programs that run on a processor without a machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoBus;
+
+impl SystemBus for NoBus {
+    fn port_in(&mut self, _: &mut Memory, _: CpuContext, _: u16, size: AccessSize) -> u32 {
+        size.ones()
+    }
+    fn port_out(&mut self, _: &mut Memory, _: CpuContext, _: u16, _: AccessSize, _: u32) {}
+    fn mmio_read(&mut self, _: &mut Memory, _: CpuContext, _: u64, size: AccessSize) -> u32 {
+        size.ones()
+    }
+    fn mmio_write(&mut self, _: &mut Memory, _: CpuContext, _: u64, _: AccessSize, _: u32) {}
+    fn interrupt_pending(&self) -> bool {
+        false
+    }
+    fn ack_interrupt(&mut self, _: &mut Memory, _: CpuContext) -> Option<u8> {
+        None
+    }
+    fn must_exit(&self) -> bool {
+        false
+    }
+    fn tsc(&mut self, cx: CpuContext) -> u64 {
+        cx.retired
+    }
+    fn random(&mut self) -> u32 {
+        0
+    }
+}
