@@ -1,7 +1,7 @@
 //! Our CPU, set up like a 32-bit process on the host: ring 3 with paging, only code and arena mapped, and
 //! the host's descriptors. A kernel takes exceptions and halts: any engine can be asked.
 
-use emu_core::bus::{AccessSize, CpuContext, SystemBus};
+use emu_core::bus::NoBus;
 use emu_core::cpu::state::TableReg;
 use emu_core::cpu::{CpuState, Segment, cr0, cr4};
 use emu_core::engine::{CpuEngine, Exit};
