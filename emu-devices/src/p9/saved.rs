@@ -99,8 +99,9 @@ pub struct SavedTree {
     pub total: u64,
     /// Bytes in use when the image was made, for statfs.
     pub used: u64,
-    /// Bytes the guest has added, contents and names, if that is known; they count towards what it may add.
-    pub added: Option<u64>,
+    /// Bytes the guest has added, contents and names, if that is known; they count towards what it may add. Below
+    /// zero if it has removed more than that.
+    pub added: Option<i64>,
     /// Directories whose names are not at places 0, 1, 2 and so on. Guests that are in the middle of
     /// listing one know where by its places.
     pub listings: Vec<SavedListing>,

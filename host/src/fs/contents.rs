@@ -3,6 +3,9 @@
 //! Written parts are kept in chunks of up to [`CHUNK`] bytes, so that changing a byte of a large file
 //! copies little, and holes cost nothing. Where there is no chunk, the content file shows through as
 //! far as the file was never cut shorter; the rest is zeros.
+//!
+//! What a file counts against the guest's limit depends on nothing but where it has no holes, so that it is the same
+//! after a restore: a snapshot holds a changed file whole, and so it counts whole.
 
 use std::collections::BTreeMap;
 
@@ -33,8 +36,10 @@ pub struct Contents {
     base: Option<Base>,
     /// By position divided by [`CHUNK`]. Behind the end of a chunk, the part it stands for is zeros.
     chunks: BTreeMap<u64, Vec<u8>>,
-    /// Memory the chunks have.
+    /// What the chunks count.
     held: u64,
+    /// What those parts of the content file count that no chunk covers, once the file is changed.
+    uncovered: u64,
     /// Bytes that are not in holes.
     filled: u64,
 }
@@ -43,7 +48,7 @@ impl Contents {
     /// Contents of a content file.
     pub fn from_blob(blob: BlobId, size: u64) -> Self {
         let base = (size > 0).then_some(Base { blob, length: size, whole: size });
-        Self { size, base, filled: size, ..Self::default() }
+        Self { size, base, filled: size, uncovered: counted_up_to(size), ..Self::default() }
     }
 
     /// These bytes, cut off or filled up with a hole to `size`. Chunks of zeros become holes.
@@ -78,7 +83,7 @@ impl Contents {
     fn add_chunks(&mut self, first: u64, bytes: &[u8]) {
         for (index, part) in (first..).zip(bytes.chunks(CHUNK as usize)) {
             let chunk = part.to_vec();
-            self.held += chunk.capacity() as u64;
+            self.held += counted(chunk.len());
             self.filled += part.len() as u64;
             self.chunks.insert(index, chunk);
         }
@@ -109,9 +114,9 @@ impl Contents {
         self.size
     }
 
-    /// Bytes of memory in use.
+    /// Bytes that count against the guest's limit: at least the memory in use, nothing for what the image has.
     pub fn held(&self) -> u64 {
-        self.held
+        if self.unchanged().is_some() { 0 } else { self.held + self.uncovered }
     }
 
     /// Bytes that are not in holes: what [`Self::extents`] sum up to.
@@ -189,7 +194,8 @@ impl Contents {
         }
         let longest = usize::try_from(limits::MAX_FILE_SIZE - offset).unwrap_or(usize::MAX);
         let data = &data[..data.len().min(longest)];
-        let mut room = room;
+        let first = if self.unchanged().is_some() { self.uncovered } else { 0 };
+        let mut room = room.checked_sub(first).ok_or(Errno::ENOSPC)?;
         let mut done = 0;
         while done < data.len() {
             let at = offset + done as u64;
@@ -206,7 +212,7 @@ impl Contents {
         Ok(done)
     }
 
-    /// Writes into one chunk. Returns the memory it took.
+    /// Writes into one chunk. Returns what it counts more than before.
     fn write_chunk(
         &mut self,
         index: u64,
@@ -217,8 +223,8 @@ impl Contents {
     ) -> Result<u64, Errno> {
         let end = within + data.len();
         if let Some(chunk) = self.chunks.get_mut(&index) {
-            let taken = grow(chunk, end, room)?;
             let before = chunk.len();
+            let taken = grow(chunk, end, counted(before), room)?;
             put(chunk, within, data);
             self.held += taken;
             self.filled += (chunk.len() - before) as u64;
@@ -227,7 +233,7 @@ impl Contents {
         let start = index * CHUNK;
         let shows = self.base.map_or(0, |base| base.length).saturating_sub(start).min(CHUNK) as usize;
         let mut chunk = Vec::new();
-        let taken = grow(&mut chunk, end.max(shows), room)?;
+        let taken = grow(&mut chunk, end.max(shows), counted(shows), room)?;
         // What will be overwritten anyway need not be read.
         if within > 0 || end < shows {
             chunk.resize(shows, 0);
@@ -236,8 +242,17 @@ impl Contents {
         put(&mut chunk, within, data);
         self.filled += (chunk.len() - shows) as u64;
         self.chunks.insert(index, chunk);
-        self.held += taken;
+        self.uncovered -= counted(shows);
+        self.held += counted(shows) + taken;
         Ok(taken)
+    }
+
+    /// What the parts of the content file that show through would count as chunks.
+    fn count_uncovered(&self) -> u64 {
+        let shows = self.base.map_or(0, |base| base.length);
+        let covered =
+            self.chunks.keys().map(|index| counted(shows.saturating_sub(index * CHUNK).min(CHUNK) as usize));
+        counted_up_to(shows) - covered.sum::<u64>()
     }
 
     /// Cuts off or fills up with zeros.
@@ -246,16 +261,13 @@ impl Contents {
             return Err(Errno::EFBIG);
         }
         if size < self.size {
-            let gone = self.chunks.split_off(&size.div_ceil(CHUNK));
-            self.held -= gone.values().map(|chunk| chunk.capacity() as u64).sum::<u64>();
+            self.chunks.split_off(&size.div_ceil(CHUNK));
             let within = (size % CHUNK) as usize;
             if let Some(chunk) = self.chunks.get_mut(&(size / CHUNK))
                 && chunk.len() > within
             {
-                self.held -= chunk.capacity() as u64;
                 chunk.truncate(within);
                 chunk.shrink_to_fit();
-                self.held += chunk.capacity() as u64;
             }
             if let Some(base) = &mut self.base {
                 base.length = base.length.min(size);
@@ -265,25 +277,34 @@ impl Contents {
             }
             self.size = size;
             self.filled = self.extents().iter().map(|(_, length)| length).sum();
+            self.held = self.chunks.values().map(|chunk| counted(chunk.len())).sum();
+            self.uncovered = self.count_uncovered();
         }
         self.size = size;
         Ok(())
     }
 }
 
-/// Makes room for `length` bytes in a chunk, so that appending is cheap. Returns the memory it took;
-/// ENOSPC if that would be more than `room`.
-fn grow(chunk: &mut Vec<u8>, length: usize, room: u64) -> Result<u64, Errno> {
-    let old = chunk.capacity();
-    if length <= old {
-        return Ok(0);
-    }
-    let wanted = length.next_power_of_two().clamp(MIN_CAPACITY, CHUNK as usize);
-    if (wanted - old) as u64 > room {
+/// What a chunk of this length counts: the memory that it has at most.
+fn counted(length: usize) -> u64 {
+    if length == 0 { 0 } else { length.next_power_of_two().clamp(MIN_CAPACITY, CHUNK as usize) as u64 }
+}
+
+/// What chunks of everything before `end` would count.
+fn counted_up_to(end: u64) -> u64 {
+    end / CHUNK * CHUNK + counted((end % CHUNK) as usize)
+}
+
+/// Makes room for `length` bytes in a chunk that counts `old`, so that appending is cheap. Returns what it counts
+/// more with that length; ENOSPC if that is more than `room`.
+fn grow(chunk: &mut Vec<u8>, length: usize, old: u64, room: u64) -> Result<u64, Errno> {
+    let wanted = counted(length.max(chunk.len()));
+    let taken = wanted.saturating_sub(old);
+    if taken > room {
         return Err(Errno::ENOSPC);
     }
-    chunk.reserve_exact(wanted - chunk.len());
-    Ok((chunk.capacity() - old) as u64)
+    chunk.reserve_exact((wanted as usize).saturating_sub(chunk.len()));
+    Ok(taken)
 }
 
 /// Puts `data` into a chunk that has the room; a gap in front is zeros.
@@ -374,7 +395,7 @@ mod tests {
             let parts: Vec<_> = parts.iter().map(|(offset, length)| (*offset, &bytes[..*length])).collect();
             Contents::from_extents(&parts, size).map(|contents| contents.held())
         };
-        assert_eq!(extents(&[(CHUNK, 1), (3 * CHUNK, CHUNK as usize)]), Some(CHUNK + 1));
+        assert_eq!(extents(&[(CHUNK, 1), (3 * CHUNK, CHUNK as usize)]), Some(CHUNK + MIN_CAPACITY as u64));
         assert_eq!(extents(&[(1, 1)]), None);
         assert_eq!(extents(&[(CHUNK, 1), (0, 1)]), None);
         assert_eq!(extents(&[(0, CHUNK as usize + 1), (CHUNK, 1)]), None);
@@ -396,7 +417,7 @@ mod tests {
         let (mut cache, id) = cache(3 * CHUNK);
         let mut contents = Contents::from_blob(id, 3 * CHUNK);
         assert_eq!(contents.write(CHUNK + 1, b"x", &mut cache, ROOM), Ok(1));
-        assert_eq!(contents.held(), CHUNK);
+        assert_eq!((contents.held, contents.held()), (CHUNK, 3 * CHUNK), "it counts as if copied");
         let mut expected = blob_bytes(3 * CHUNK);
         expected[CHUNK as usize + 1] = b'x';
         assert_eq!(all(&contents, &mut cache), expected);
@@ -488,7 +509,7 @@ mod tests {
         assert_eq!(all(&Contents::from_bytes(b"hello", 7), &mut cache), b"hello\0\0");
         let large = blob_bytes(2 * CHUNK + 3);
         let contents = Contents::from_bytes(&large, large.len() as u64);
-        assert_eq!((all(&contents, &mut cache), contents.held()), (large, 2 * CHUNK + 3));
+        assert_eq!((all(&contents, &mut cache), contents.held()), (large, 2 * CHUNK + MIN_CAPACITY as u64));
     }
 
     proptest! {
@@ -515,8 +536,16 @@ mod tests {
                     contents.set_size(offset).unwrap();
                     model.resize(offset as usize, 0);
                 }
-                let held: usize = contents.chunks.values().map(Vec::capacity).sum();
-                prop_assert_eq!(contents.held(), held as u64);
+                if contents.unchanged().is_none() {
+                    let held: usize = contents.chunks.values().map(Vec::capacity).sum();
+                    prop_assert!(contents.held >= held as u64);
+                    let bytes = all(&contents, &mut cache);
+                    let part = |&(offset, length): &(u64, u64)| (offset, &bytes[offset as usize..][..length as usize]);
+                    let extents = contents.extents();
+                    let parts: Vec<_> = extents.iter().map(part).collect();
+                    let restored = Contents::from_extents(&parts, contents.size()).unwrap();
+                    prop_assert_eq!(contents.held(), restored.held());
+                }
                 let filled: u64 = contents.extents().iter().map(|(_, length)| length).sum();
                 prop_assert_eq!(contents.allocated(), filled);
                 let mut buf = vec![0xee; length];

@@ -167,7 +167,12 @@ impl Overlay {
 
     /// Bytes the guest has added.
     pub fn added(&self) -> u64 {
-        u64::try_from(signed(self.tree.cost()).saturating_sub(self.loaded_cost)).unwrap_or(0)
+        u64::try_from(self.balance()).unwrap_or(0)
+    }
+
+    /// The same, below zero if it has removed more of the image than it has added.
+    pub(super) fn balance(&self) -> i64 {
+        signed(self.tree.cost()).saturating_sub(self.loaded_cost)
     }
 
     /// Number of files open.

@@ -15,6 +15,10 @@ use super::overlay::{Overlay, signed};
 use super::tree::{Body, Directory, Ino, Inode, Name, ROOT, Tree, mode_fits};
 use crate::limits;
 
+/// A guest that removes everything an image can hold gets this far below what it began with; a snapshot that says
+/// more is not believed.
+const MOST_REMOVED: i64 = -(limits::MAX_INODES as i64) * 1024;
+
 /// Names in a directory.
 type Listing = Vec<(Vec<u8>, SavedIndex)>;
 
@@ -28,7 +32,7 @@ impl Overlay {
             last_qid,
             total: self.total,
             used: self.used,
-            added: Some(self.added()),
+            added: Some(self.balance()),
             listings,
             filled: Vec::new(),
         })
@@ -117,8 +121,9 @@ impl Overlay {
         }
         tree.sweep(|ino| referenced(node_of(ino)));
         // v86 does not say what was added: contents were.
-        let contents = || (0..).take(tree.len()).filter_map(|ino| held(&tree, ino)).sum();
-        self.loaded_cost = signed(tree.cost()) - signed(saved.added.unwrap_or_else(contents));
+        let contents = || signed((0..).take(tree.len()).filter_map(|ino| held(&tree, ino)).sum());
+        let added = saved.added.unwrap_or_else(contents).max(MOST_REMOVED);
+        self.loaded_cost = signed(tree.cost()).saturating_sub(added);
         self.tree = tree;
         self.total = saved.total;
         self.used = saved.used;

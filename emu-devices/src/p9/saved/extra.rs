@@ -76,7 +76,7 @@ pub(super) struct Extra {
     pub(super) last_qid: Option<u64>,
     pub(super) listings: Vec<SavedListing>,
     pub(super) extents: Vec<(SavedIndex, Extents)>,
-    pub(super) added: Option<u64>,
+    pub(super) added: Option<i64>,
     pub(super) filled: Vec<SavedFilled>,
     pub(super) lock_fids: Vec<[u32; 1]>,
 }
@@ -170,7 +170,7 @@ impl Extra {
                 let parts = parts.flat_map(|(offset, bytes)| [bits(offset), Value::bytes(bytes)]);
                 values![inode, parts.collect::<Vec<_>>()]
             }),
-            added.map(bits),
+            added.map(Value::Int),
             list(filled, |SavedFilled { inode, parts }| {
                 let parts = parts.into_iter().flat_map(|(offset, length)| [bits(offset), bits(length)]);
                 values![inode, parts.collect::<Vec<_>>()]
@@ -241,7 +241,7 @@ impl Extra {
             extra.extents.push((inode, parts));
             Ok(())
         })?;
-        extra.added = natural(&f, 10)?;
+        extra.added = f.i64(10)?;
         each(&mut f, 11, |f| {
             let Some(inode) = f.u32(0)? else { return Ok(()) };
             let mut parts = Vec::new();
