@@ -41,7 +41,7 @@ impl Unit {
 /// One workload on one engine.
 #[derive(Debug, Default, Serialize)]
 pub struct Cell {
-    /// One number for each round.
+    /// One number for each round: the smallest of its runs.
     pub samples: Vec<f64>,
     /// Median and extremes of the samples.
     pub summary: Option<Summary>,
@@ -99,9 +99,17 @@ impl Row {
         self.cells.get(&engine)?.median()
     }
 
-    /// One engine's time divided by another's.
+    /// One engine's time divided by another's: the median over the rounds, since what slows the host down for a while
+    /// slows both in the same round.
     pub fn ratio(&self, engine: Engine, base: Engine) -> Option<f64> {
-        let ratio = self.median(engine)? / self.median(base)?;
+        let (over, under) = (self.median(engine)?, self.median(base)?);
+        let samples = |engine| self.cells.get(&engine).map(|cell| cell.samples.as_slice());
+        let ratio = match (samples(engine)?, samples(base)?) {
+            (a, b) if a.len() == b.len() => {
+                Summary::of(&a.iter().zip(b).map(|(a, b)| a / b).collect::<Vec<_>>())?.median
+            }
+            _ => over / under,
+        };
         ratio.is_finite().then_some(ratio)
     }
 
@@ -266,8 +274,11 @@ impl fmt::Display for Results {
                 "Quick run: small sizes, so that starting and translating weigh more than they should."
             )?;
         }
-        writeln!(f, "\nMedians. Times as multiples of the native one (in `system` and `machine` absolute),")?;
-        writeln!(f, "and of the peers' as multiples of env86's; > 1: env86 is faster.\n")?;
+        writeln!(
+            f,
+            "\nMedians over the rounds. Times as multiples of the native one (in `system` and `machine`"
+        )?;
+        writeln!(f, "absolute), and of the peers' as multiples of env86's; > 1: env86 is faster.\n")?;
         write!(f, "{:9} {:16}", "group", "workload")?;
         for (engine, _) in &self.engines {
             write!(f, " {:>11}", engine.name())?;
@@ -383,6 +394,16 @@ pub mod tests {
         assert!((mean.mean - 10.0).abs() < 1e-9);
         assert!(results.is_valid());
         assert!(results.to_string().contains("run true: not yet"));
+    }
+
+    #[test]
+    fn ratio_is_that_of_the_same_round() {
+        let mut results = results(&[(Engine::Native, 0.1, "00"), (Engine::Env86, 0.2, "00")]);
+        let row = &mut results.rows[0];
+        // The host was slower from one round to the next; each time env86 took twice as long.
+        row.cell(Engine::Native).samples = vec![0.1, 0.3, 0.2];
+        row.cell(Engine::Env86).samples = vec![0.2, 0.6, 0.5];
+        assert_eq!(row.ratio(Engine::Env86, Engine::Native), Some(2.0));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Guest output on its way to standard output.
 //!
 //! The vCPU thread only appends to a queue; a thread of its own writes. After the first byte that
-//! thread waits for up to [`GATHER`] for more, unless the guest comes to rest or 4 KiB are there,
-//! so that a screenful costs a few system calls and an echoed key none of the user's patience.
+//! thread waits for up to [`GATHER`] for more, unless the guest comes to rest, 4 KiB are there, or a line ends and
+//! nothing was written lately. So a screenful costs a few system calls, an echoed key none of the user's patience,
+//! and who takes the time between two lines takes the guest's.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -58,6 +59,8 @@ struct Queue {
     finished: bool,
     /// When the guest last printed something.
     last: Instant,
+    /// When something was last taken to be written.
+    taken_at: Option<Instant>,
     /// The last byte written did not end a line.
     mid_line: bool,
 }
@@ -79,6 +82,7 @@ impl Output {
             released: false,
             finished: false,
             last: clock::now(),
+            taken_at: None,
             mid_line: false,
         };
         let shared =
@@ -184,6 +188,7 @@ impl Shared {
         }
         std::mem::swap(&mut queue.bytes, batch);
         queue.urgent = false;
+        queue.taken_at = Some(clock::now());
         drop(queue);
         self.taken.notify_all();
         true
@@ -232,10 +237,12 @@ impl SerialSink for Sink {
         queue.bytes.push(byte);
         let len = queue.bytes.len();
         // The clock is not read for each byte of a batch: it is written within milliseconds.
-        let wake = len == 1 || len == ENOUGH;
+        let is_line = byte == b'\n' && !queue.urgent;
+        let wake = len == 1 || len == ENOUGH || is_line;
         if wake {
             queue.last = clock::now();
-            queue.urgent |= len == ENOUGH;
+            let since = |at| queue.last.saturating_duration_since(at);
+            queue.urgent |= len == ENOUGH || is_line && queue.taken_at.is_none_or(|at| since(at) >= GATHER);
         }
         drop(queue);
         if wake {
@@ -302,6 +309,16 @@ mod tests {
         assert_eq!(seen, expected);
         assert!(count < 1000, "{count} writes for 100,000 bytes");
         assert!(output.finish(PATIENCE));
+    }
+
+    #[test]
+    fn first_line_after_a_pause_does_not_wait_for_more() {
+        let (output, writes, _events) = start();
+        print(&mut *output.sink(), b"START sort\r\n");
+        let queue = output.shared.lock();
+        assert!(queue.urgent || queue.bytes.is_empty());
+        drop(queue);
+        assert_eq!(writes.recv_timeout(PATIENCE).unwrap(), b"START sort\r\n");
     }
 
     #[test]
