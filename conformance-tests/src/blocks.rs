@@ -33,6 +33,8 @@ pub struct Tally {
     pub faults: u64,
     /// Translations that were made for them.
     pub translated: u64,
+    /// Regions that were made.
+    pub regions: u64,
     /// Guest instructions.
     pub instructions: u64,
 }
@@ -139,7 +141,9 @@ impl Blocks {
             return options;
         }
         let rng = &mut self.rng;
-        let eager = Options { threshold: 1, verify: rng.below(16) == 0, ..Options::default() };
+        let region_threshold = [0, 0, 1, 3, Options::NEVER][rng.below(5) as usize];
+        let verify = rng.below(16) == 0;
+        let eager = Options { threshold: 1, region_threshold, verify, ..Options::default() };
         match rng.below(8) {
             0 | 1 => eager,
             2 => Options { poison: true, ..eager },
@@ -171,6 +175,7 @@ impl Blocks {
                 }
             }
             self.tally.translated += b.engine.jit_stats().translated;
+            self.tally.regions += b.engine.jit_stats().regions;
             progress(&self.tally);
         }
         Ok(self.tally)
@@ -179,7 +184,8 @@ impl Blocks {
     /// Writes one block.
     fn block(&mut self, code: &mut Vec<u8>) -> State {
         let rng = &mut self.rng;
-        let rounds = 1 + rng.below(3);
+        let most = if rng.below(4) == 0 { 12 } else { 4 };
+        let rounds = 1 + rng.below(most);
         let mut state = State { eflags: rng.next_u64() as u32 & 0xCD5, ..State::default() };
         match rng.below(10) {
             0..4 => {

@@ -439,7 +439,7 @@ fn compare(seed: u64, default: u32, options: Options, slice: impl Fn(&mut Rng) -
 }
 
 fn eager() -> Options {
-    Options { threshold: 1, ..Options::default() }
+    Options { threshold: 1, region_threshold: 1, ..Options::default() }
 }
 
 #[test]

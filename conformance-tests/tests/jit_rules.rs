@@ -14,7 +14,7 @@ fn jit(options: Options) -> Rig<Jit> {
 }
 
 fn eager() -> Options {
-    Options { threshold: 1, ..Options::default() }
+    Options { threshold: 1, region_threshold: 0, ..Options::default() }
 }
 
 fn quiet() -> State {
@@ -24,16 +24,20 @@ fn quiet() -> State {
     before
 }
 
-/// Runs both and expects equal ends.
+/// Runs both and expects equal ends, with regions and without.
 fn agree(code: &[u8], before: &State, budget: u64) -> Rig<Jit> {
-    let mut a = Rig::new(Interpreter::new()).unwrap();
-    let mut b = jit(eager());
-    a.load(CODE, code, before);
-    b.load(CODE, code, before);
-    assert_eq!(a.run(budget), b.run(budget));
-    assert_eq!(a.registers(), b.registers());
-    assert!(a.memory() == b.memory());
-    b
+    let mut rig = None;
+    for region_threshold in [0, Options::NEVER] {
+        let mut a = Rig::new(Interpreter::new()).unwrap();
+        let mut b = jit(Options { region_threshold, ..eager() });
+        a.load(CODE, code, before);
+        b.load(CODE, code, before);
+        assert_eq!(a.run(budget), b.run(budget));
+        assert_eq!(a.registers(), b.registers());
+        assert!(a.memory() == b.memory());
+        rig = Some(b);
+    }
+    rig.unwrap()
 }
 
 #[test]
@@ -110,6 +114,65 @@ fn every_budget_ends_after_exactly_that_many_instructions() {
         assert_eq!(rig.run(budget), Exit::Budget);
         assert_eq!(rig.cpu.retired, before + budget);
     }
+}
+
+/// mov ecx, 1000; again: add eax, 3; test al, 1; jz even; xor edx, eax; jmp on; even: add edx, 5; on: push eax;
+/// pop ebx; dec ecx; jnz again; int 80h. The immediate behind `add edx` is at [`EVEN`].
+const TWO_WAYS: [u8; 30] = [
+    0xB9, 0xE8, 3, 0, 0, 0x83, 0xC0, 3, 0xA8, 1, 0x74, 4, 0x31, 0xC2, 0xEB, 3, 0x83, 0xC2, 5, 0x50, 0x5B,
+    0x49, 0x75, 0xED, 0xCD, 0x80, 0x90, 0x90, 0x90, 0x90,
+];
+const EVEN: u64 = CODE as u64 + 18;
+
+#[test]
+fn region_ends_at_any_budget_where_the_interpreter_does() {
+    for region_threshold in [0, 1, 4] {
+        let mut a = Rig::new(Interpreter::new()).unwrap();
+        let mut b = jit(Options { region_threshold, ..eager() });
+        let mut regions = 0;
+        for short in 1..200 {
+            a.load(CODE, &TWO_WAYS, &quiet());
+            b.load(CODE, &TWO_WAYS, &quiet());
+            // Long enough for regions to be made, then cut short.
+            for budget in [500, short, 300, short, short, 200] {
+                assert_eq!(a.run(budget), b.run(budget));
+                assert_eq!(a.registers(), b.registers(), "{short} {budget}");
+                assert_eq!(a.cpu.retired, b.cpu.retired);
+            }
+            regions = b.engine.jit_stats().regions;
+        }
+        assert!(regions > 0, "{region_threshold}");
+    }
+}
+
+#[test]
+fn region_is_dropped_with_any_of_its_blocks() {
+    let mut a = Rig::new(Interpreter::new()).unwrap();
+    let mut b = jit(eager());
+    a.load(CODE, &TWO_WAYS, &quiet());
+    b.load(CODE, &TWO_WAYS, &quiet());
+    for constant in 6..40 {
+        for _ in 0..3 {
+            assert_eq!(a.run(61), b.run(61));
+            assert_eq!(a.registers(), b.registers());
+        }
+        assert!(a.mem.dma_write(EVEN, &[constant]));
+        assert!(b.mem.dma_write(EVEN, &[constant]));
+    }
+    let stats = b.engine.jit_stats();
+    assert!(stats.regions > 10 && stats.regions_dropped > 10, "{stats:?}");
+}
+
+#[test]
+fn region_that_overwrites_a_block_of_its_own_is_left_at_once() {
+    // mov ecx, 60; again: inc byte [value]; test al, 1; jz over; inc edx; over: add eax, imm8 1; dec ecx; jnz
+    // again; int 80h
+    let mut code = vec![0xB9, 60, 0, 0, 0, 0xFE, 0x05];
+    let at = CODE + code.len() as u32 + 4 + 2 + 2 + 1 + 2;
+    code.extend_from_slice(&at.to_le_bytes());
+    code.extend_from_slice(&[0xA8, 1, 0x74, 1, 0x42, 0x83, 0xC0, 0x01, 0x49, 0x75, 0xEF, 0xCD, 0x80]);
+    let rig = agree(&code, &quiet(), 1000);
+    assert_eq!(rig.cpu.gpr[0], (2..=61).sum::<u32>());
 }
 
 #[test]

@@ -55,6 +55,12 @@ impl Assembler {
         self.push_i32(0);
     }
 
+    /// A displacement that leads to a label.
+    pub(crate) fn push_distance_to_label(&mut self, label: DynamicLabel) {
+        self.displacements.push((self.code.len(), To::Label(label.get_id())));
+        self.push_i32(0);
+    }
+
     /// Makes the displacement at an offset lead to another offset.
     pub(crate) fn lead(&mut self, at: usize, to: usize) {
         self.displacements.push((at, To::Offset(to)));

@@ -1,5 +1,7 @@
 //! The run loop, and the bookkeeping of translations and links.
 
+mod regions;
+
 use std::io;
 
 use emu_core::bus::SystemBus;
@@ -18,7 +20,7 @@ use crate::descriptors::Descriptors;
 use crate::entry::{Left, Routines, Site};
 use crate::lazy::{self, Lazies, MAX_LAZY};
 use crate::listing::{self, Layout, Listing};
-use crate::lower::{self, Features, Place};
+use crate::lower::{self, Features, Member, Place};
 use crate::options::Options;
 use crate::parts::Part;
 use crate::targets::{NO_TARGET, TARGET_COUNT, Target};
@@ -35,6 +37,12 @@ pub struct JitStats {
     pub native: u64,
     /// Bytes of host code emitted.
     pub bytes: u64,
+    /// Regions made, instructions in them, and regions dropped because guest code of theirs was overwritten.
+    pub regions: u64,
+    /// See [`JitStats::regions`].
+    pub region_instructions: u64,
+    /// See [`JitStats::regions`].
+    pub regions_dropped: u64,
     /// Translations dropped because their guest code was overwritten.
     pub dropped: u64,
     /// Times the whole cache was dropped.
@@ -76,6 +84,8 @@ pub struct JitStats {
 #[derive(Clone, Copy, Default)]
 struct Slot {
     runs: u16,
+    /// Times the run loop has entered its translation.
+    entered: u16,
     /// Number of its translation + 1; 0 = none.
     code: u32,
 }
@@ -93,6 +103,12 @@ struct Code {
     lazy_entry: Option<u16>,
     /// Edges that lead here.
     incoming: Vec<u32>,
+    /// Of a block: number of the region that begins with it + 1; 0 = none. Of a region: number of its first block's
+    /// own translation + 1.
+    partner: u32,
+    is_region: bool,
+    /// See [`lower::Lowered::again`].
+    again: u32,
 }
 
 /// A direct branch in emitted code.
@@ -109,6 +125,8 @@ struct Edge {
     lazy: Option<u16>,
     /// Offset of the target in the same page.
     target: Option<u32>,
+    /// See [`lower::EdgeCode::again`], with the number of the region that it belongs to.
+    again: Option<u32>,
 }
 
 /// No translation has this number.
@@ -141,6 +159,9 @@ pub struct Jit {
     counts: Box<Counts>,
     descriptors: Descriptors,
     symbols: Option<Symbols>,
+    recording: Option<regions::Recording>,
+    /// Regions that a block is part of.
+    members: KeyMap<BlockId, Vec<u32>>,
 }
 
 /// Takes host address, length and name of what was translated.
@@ -193,6 +214,8 @@ impl Jit {
             counts: Counts::new(options.has(Part::Looks)),
             descriptors: Descriptors::default(),
             symbols: None,
+            recording: None,
+            members: KeyMap::default(),
         })
     }
 
@@ -223,7 +246,16 @@ impl Jit {
     /// All translations that are alive, in the order in which they were made.
     pub fn listings(&self, mem: &Memory) -> Vec<Listing> {
         let is_alive = |(n, code): &(usize, &Code)| {
-            self.slots.get(code.block as usize).is_some_and(|slot| slot.code as usize == n + 1)
+            let own = |number: usize| {
+                self.slots.get(code.block as usize).is_some_and(|slot| slot.code as usize == number + 1)
+            };
+            match code.is_region {
+                false => own(*n),
+                true => {
+                    let of = (code.partner as usize).wrapping_sub(1);
+                    own(of) && self.codes.get(of).is_some_and(|first| first.partner as usize == n + 1)
+                }
+            }
         };
         let alive = self.codes.iter().enumerate().filter(is_alive);
         let lists = alive.filter_map(|(_, code)| {
@@ -240,6 +272,7 @@ impl Jit {
             let host = [hot, cold].concat();
             Some(Listing {
                 phys: block.phys(),
+                region: code.is_region,
                 guest: guest.to_vec(),
                 guest_text: listing::guest_text(guest, block.phys() & 0xFFF),
                 host_text: listing::host_text(&host, layout, &self.routines),
@@ -259,8 +292,11 @@ impl Jit {
         self.lazies.clear();
         self.waiting.clear();
         self.targets.fill(NO_TARGET);
+        self.recording = None;
+        self.members.clear();
         for slot in &mut self.slots {
             slot.code = 0;
+            slot.entered = 0;
         }
         self.stats.flushes += 1;
     }
@@ -277,7 +313,9 @@ impl Jit {
         if dropped.is_empty() {
             return;
         }
+        self.recording = None;
         for id in std::mem::take(dropped) {
+            self.kill_regions(id);
             if let Some(slot) = self.slots.get_mut(id as usize)
                 && slot.code != 0
             {
@@ -366,13 +404,22 @@ impl Jit {
             cache: &self.cache,
             routines: &self.routines,
             in_page: block.phys() & 0xFFF,
+            entry: block.phys() & 0xFFF,
             pfn: block.phys() >> 12,
-            block: id,
+            members: &[Member { block: id, first: 0 }],
+            inner: &[],
+            is_loop: false,
             first_site: self.sites.len(),
             first_edge: self.edges.len(),
             features: self.features,
         };
         let lowered = lower::translate(place, bytes, insns)?;
+        self.check(&lowered);
+        Some(lowered)
+    }
+
+    /// Verifies code that is about to be appended, if that is wanted.
+    fn check(&self, lowered: &lower::Lowered) {
         let cold_len = lowered.code.len() - lowered.hot;
         if self.options.verify
             // Without room it is translated again.
@@ -384,49 +431,68 @@ impl Jit {
                 cold_address: self.cache.address(cold),
                 len: lowered.code.len(),
             };
-            verify::check(&lowered, layout, &self.routines);
+            verify::check(lowered, layout, &self.routines);
         }
-        Some(lowered)
     }
 
     fn record(&mut self, id: BlockId, at: (u32, u32), lowered: lower::Lowered) -> u32 {
+        let phys = self.core.cache().block(id).phys();
+        self.stats.translated += 1;
+        self.stats.instructions += u64::from(self.core.cache().block(id).count());
+        self.stats.native += u64::from(lowered.native);
+        let first_edge = self.edges.len();
+        let number = self.install(id, at, &lowered, "guest");
+        self.slots[id as usize].code = number + 1;
+        self.link_new(first_edge, number, phys);
+        number
+    }
+
+    /// Enters code that was appended into the lists. Its number.
+    fn install(&mut self, id: BlockId, at: (u32, u32), lowered: &lower::Lowered, kind: &str) -> u32 {
         let (entry, cold) = at;
         let hot = lowered.hot as u32;
         let place = |at: u32| if at < hot { entry + at } else { cold + (at - hot) };
         let block = self.core.cache().block(id);
         let phys = block.phys();
         let pfn = phys >> 12;
-        let first_edge = self.edges.len();
-        self.stats.translated += 1;
-        self.stats.instructions += u64::from(block.count());
-        self.stats.native += u64::from(lowered.native);
         self.stats.bytes += lowered.code.len() as u64;
         self.sites.extend_from_slice(&lowered.sites);
-        let marker = lowered.marker.map(|(at, lazy)| {
+        for &(at, lazy) in &lowered.markers {
             let marker = self.lazies.marker(lazy);
             self.cache.patch(place(at), &marker.to_le_bytes());
-            marker
-        });
+        }
+        let number = self.codes.len() as u32;
+        let is_region = lowered.fallback.is_some();
+        let lazies = &mut self.lazies;
         self.edges.extend(lowered.edges.iter().map(|e| Edge {
             branch: place(e.branch),
             stub: place(e.stub),
             code_entry: e.code_entry.map(place),
             pfn,
             to: UNLINKED,
-            lazy: marker.filter(|_| e.lazy),
+            lazy: e.lazy.map(|lazy| lazies.marker(lazy)),
             target: e.target,
+            again: (e.again && is_region).then_some(number),
         }));
-        let number = self.codes.len() as u32;
         let lens = (hot, lowered.code.len() as u32 - hot);
         if let Some(symbols) = &mut self.symbols {
-            let name = format!("guest-{phys:08x}");
+            let name = format!("{kind}-{phys:08x}");
             symbols(self.cache.address(entry), lens.0 as usize, &name);
             symbols(self.cache.address(cold), lens.1 as usize, &format!("{name}-cold"));
         }
         let (dead, lazy_entry) = (place(lowered.dead), lowered.entry);
-        self.codes.push(Code { entry, dead, block: id, lens, cold, lazy_entry, incoming: Vec::new() });
-        self.slots[id as usize].code = number + 1;
-        self.link_new(first_edge, number, phys);
+        self.codes.push(Code {
+            entry,
+            dead,
+            block: id,
+            lens,
+            cold,
+            lazy_entry,
+            incoming: Vec::new(),
+            partner: 0,
+            is_region,
+            again: entry + lowered.again,
+        });
         number
     }
 
@@ -444,7 +510,7 @@ impl Jit {
             Origin::None => {}
             Origin::Edge(number) => self.link_edge(number, code, pfn),
             Origin::Target => {
-                let Some(target) = self.codes.get(code as usize) else { return };
+                let Some(target) = self.codes.get(self.best(code) as usize) else { return };
                 self.stats.targets += 1;
                 let address = self.cache.address(target.entry) as u64;
                 let slot = &mut self.targets[eip as usize & (TARGET_COUNT - 1)];
@@ -456,19 +522,18 @@ impl Jit {
     /// Makes an edge lead to a translation, which lies in physical page `pfn`.
     fn link_edge(&mut self, number: u32, code: u32, pfn: u32) {
         let Some(&edge) = self.edges.get(number as usize) else { return };
+        let code = self.best(code);
         let Some(target) = self.codes.get(code as usize) else { return };
         if edge.code_entry.is_none() && edge.pfn != pfn {
             return;
         }
         if edge.to != code {
+            let entry = if edge.again == Some(code) { target.again } else { target.entry };
             let to = match edge.lazy.and_then(|marker| self.lazies.get(marker)) {
-                None => target.entry,
-                Some(lazy) if target.lazy_entry.is_some_and(|early| lazy.registers() & early == 0) => {
-                    target.entry
-                }
+                None => entry,
+                Some(lazy) if target.lazy_entry.is_some_and(|early| lazy.registers() & early == 0) => entry,
                 Some(lazy) => {
-                    let bridge =
-                        lazy::bridge(lazy, self.cache.address(target.entry), self.cache.next_address());
+                    let bridge = lazy::bridge(lazy, self.cache.address(entry), self.cache.next_address());
                     // Without room the edge stays as it is.
                     let Some(at) = bridge.and_then(|code| self.cache.append(&code)) else { return };
                     at
@@ -554,6 +619,7 @@ impl CpuEngine for Jit {
                     break exit;
                 }
                 self.follow_core();
+                self.recording = None;
                 if !cpu.debug_armed {
                     cpu.eflags &= !flags::RF;
                 }
@@ -599,14 +665,16 @@ impl CpuEngine for Jit {
             let flat = assume::is_flat(cpu);
             let count = u64::from(self.core.cache().block(id).count());
             let flushes = self.stats.flushes;
-            let code = if flat && end - cpu.retired >= count { self.code(id, env.mem) } else { None };
+            let covered = flat && end - cpu.retired >= count;
+            let code = if covered { self.choose(id, cpu.eip, env.mem) } else { None };
             // Making room drops all edges.
             let from = if self.stats.flushes == flushes { from } else { Origin::None };
             let trap = match code {
                 None => self.interpret(cpu, &mut env, cpu.eip, (id, 0), end),
                 Some(code) => {
                     self.link(from, id, code, cpu.eip);
-                    let Some(address) = self.codes.get(code as usize).map(|c| self.cache.address(c.entry))
+                    let Some(address) =
+                        self.codes.get(self.best(code) as usize).map(|c| self.cache.address(c.entry))
                     else {
                         continue;
                     };

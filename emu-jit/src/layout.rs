@@ -64,10 +64,15 @@ pub(crate) const X87_NOTE: i32 = gpr(9);
 /// See [`X87_NOTE`].
 pub(crate) const X87_PAGE: i32 = gpr(13);
 
-/// Spare register slots: the table entry of the page ESP (0) or EBP (1) points into, 0 if accesses have to
-/// look for themselves (8 bytes).
+/// The table entry of the page that a register points into (8 bytes), by its number among those that are followed: ESP
+/// (0) and EBP (1), for which spare register slots serve and which are 0 if accesses have to look for themselves, and
+/// the others.
 pub(crate) const fn frame(which: usize) -> i32 {
-    gpr(if which == 0 { 14 } else { 10 })
+    match which {
+        0 => gpr(14),
+        1 => gpr(10),
+        _ => at(offset_of!(CpuState, pages)) + 8 * (which as i32 - 2),
+    }
 }
 
 /// EIP.

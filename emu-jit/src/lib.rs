@@ -8,6 +8,7 @@
 //! | file | contents |
 //! | --- | --- |
 //! | `engine.rs` | the run loop, translations, links |
+//! | `engine/regions.rs` | several blocks translated as one, where the guest spends its time |
 //! | `assembler.rs` | code under construction, its rare parts to be put elsewhere |
 //! | `code.rs` | the code cache: one memory object mapped twice, writable and executable |
 //! | `counters.rs` | everything that is counted, for reports |

@@ -64,6 +64,8 @@ impl Routines {
 pub struct Listing {
     /// Guest-physical address of the block.
     pub phys: u32,
+    /// It is a region that begins there.
+    pub region: bool,
     /// Its bytes.
     pub guest: Vec<u8>,
     /// Host address of the part of the translation that runs often.

@@ -18,6 +18,9 @@ pub enum Level {
 pub struct Options {
     /// Executions of a block after which it is translated. [`Options::NEVER`]: the interpreter runs all.
     pub threshold: u16,
+    /// Times the run loop enters a translation until it is translated again together with what follows it. The run
+    /// loop sees one block in some ten thousand instructions. [`Options::NEVER`]: this never happens.
+    pub region_threshold: u16,
     /// Size of the code cache in bytes (at least 64 KiB).
     pub cache_bytes: usize,
     /// Lower instructions natively; otherwise each becomes a call of its interpreter function.
@@ -43,7 +46,7 @@ impl Options {
     /// The default options for a level.
     #[must_use]
     pub fn level(level: Level) -> Self {
-        let blocks = Parts::of(&[Part::Links, Part::Indirect, Part::Returns, Part::Looks]);
+        let blocks = Parts::of(&[Part::Links, Part::Indirect, Part::Returns, Part::Looks, Part::Regions]);
         match level {
             Level::Calls => Self { native: false, link: false, without: blocks, ..Self::default() },
             Level::T1 => Self { link: false, without: blocks, ..Self::default() },
@@ -62,6 +65,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             threshold: 8,
+            region_threshold: 8,
             cache_bytes: 128 << 20,
             native: true,
             link: true,

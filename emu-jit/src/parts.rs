@@ -20,6 +20,8 @@ pub enum Part {
     Lazy,
     /// Several accesses relative to ESP or EBP share one lookup.
     Frames,
+    /// Blocks that run often are translated together with those that follow them.
+    Regions,
     /// Loads of segment registers use descriptors that were checked before.
     Descriptors,
     /// Native lowering of instructions that access memory.
@@ -44,7 +46,7 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Links,
         Self::Indirect,
         Self::Returns,
@@ -53,6 +55,7 @@ impl Part {
         Self::Recipes,
         Self::Lazy,
         Self::Frames,
+        Self::Regions,
         Self::Descriptors,
         Self::Memory,
         Self::Branches,
@@ -77,6 +80,7 @@ impl Part {
             Self::Recipes => "recipes",
             Self::Lazy => "lazy",
             Self::Frames => "frames",
+            Self::Regions => "regions",
             Self::Descriptors => "descriptors",
             Self::Memory => "memory",
             Self::Branches => "branches",

@@ -25,7 +25,7 @@ use iced_x86::{
 use crate::entry::{CONTEXT_LEN, Routines};
 use crate::layout::{BIAS, CONTEXT, TARGETS, frame, host, pinned};
 use crate::listing::{Layout, Shift, host_text};
-use crate::lower::Lowered;
+use crate::lower::{ALWAYS, FOLLOWED, Lowered};
 use crate::targets::TARGET_COUNT;
 
 /// Host registers that hold no guest register and keep their value.
@@ -122,6 +122,8 @@ enum Flags {
     Aligned(u8, u32),
     /// So many bytes from the address on lie in one page.
     Fits(u8, u32),
+    /// The entry for reading is that for writing too.
+    Both(u8),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,10 +132,12 @@ struct State {
     flags: Flags,
     /// Bytes on the host's stack above the return address.
     stack: i32,
+    /// Entries in the state that are not 0, and whether they are good for writing.
+    frames: [Option<bool>; 8],
 }
 
 impl State {
-    const START: Self = Self { r: [Value::Any; 16], flags: Flags::Any, stack: 0 };
+    const START: Self = Self { r: [Value::Any; 16], flags: Flags::Any, stack: 0, frames: [None; 8] };
 
     fn meet(&self, other: &Self) -> Self {
         let mut r = self.r;
@@ -141,7 +145,11 @@ impl State {
             *mine = mine.meet(theirs);
         }
         let flags = if self.flags == other.flags { self.flags } else { Flags::Any };
-        Self { r, flags, stack: self.stack }
+        let mut frames = self.frames;
+        for (mine, theirs) in frames.iter_mut().zip(other.frames) {
+            *mine = mine.zip(theirs).map(|(a, b)| a && b);
+        }
+        Self { r, flags, stack: self.stack, frames }
     }
 
     /// A register changes. What is known about the address in it is known about a copy from then on: EAX
@@ -157,7 +165,8 @@ impl State {
                 _ => Value::Any,
             };
         }
-        if matches!(self.flags, Flags::Zero(x) | Flags::Aligned(x, _) | Flags::Fits(x, _) if x == r) {
+        if matches!(self.flags, Flags::Zero(x) | Flags::Both(x) | Flags::Aligned(x, _) | Flags::Fits(x, _) if x == r)
+        {
             self.flags = Flags::Any;
         }
         self.r[usize::from(r & 15)] = if value.mentions(r) { Value::Any } else { value };
@@ -178,6 +187,11 @@ impl State {
             (Flags::Zero(r), false) => {
                 if let Value::Entry(e) = &mut self.r[usize::from(r & 15)] {
                     e.tested = true;
+                }
+            }
+            (Flags::Both(r), true) => {
+                if let Value::Entry(e) = &mut self.r[usize::from(r & 15)] {
+                    e.write = true;
                 }
             }
             (Flags::Aligned(x, bytes) | Flags::Fits(x, bytes), true) => {
@@ -300,7 +314,9 @@ impl Verifier<'_> {
                     return fail("a call with a misaligned stack");
                 }
                 self.branch(at, &ins, State::START)?;
-                self.flow(at, next, State { stack: state.stack, ..State::START })
+                // What is called may look for pages of its own; shared routines do not.
+                let frames = if state.stack == 0 { state.frames } else { State::START.frames };
+                self.flow(at, next, State { stack: state.stack, frames, ..State::START })
             }
             FlowControl::IndirectBranch | FlowControl::IndirectCall => {
                 let call = ins.flow_control() == FlowControl::IndirectCall;
@@ -428,6 +444,20 @@ impl Verifier<'_> {
         let m = ins.mnemonic();
         let flags = self.flags(ins, state);
         let special = self.special(ins, state);
+        if ins.op0_kind() == OpKind::Memory && number(ins.memory_base()) == R13 {
+            for which in 0..state.frames.len() {
+                let distance = ins.memory_displacement64() as i32 - frame(which);
+                if distance < 8 && distance + ins.memory_size().size() as i32 > 0 {
+                    let from = (ins.op1_kind() == OpKind::Register).then(|| number(ins.op1_register()));
+                    state.frames[which] = match from.map(|r| state.get(r)) {
+                        Some(Value::Entry(e)) if distance == 0 && ins.mnemonic() == Mnemonic::Mov => {
+                            e.tested.then_some(e.write)
+                        }
+                        _ => None,
+                    };
+                }
+            }
+        }
         state.stack -= ins.stack_pointer_increment();
         if state.stack < 0 {
             return Err("the host's stack pointer rises above the return address".to_owned());
@@ -496,6 +526,18 @@ impl Verifier<'_> {
             (Mnemonic::Test, Some(second)) if first == second && first.is_gpr64() => {
                 Flags::Zero(number(first))
             }
+            (Mnemonic::Cmp, None) if ins.op1_kind() == OpKind::Memory => {
+                // The entry of the same page in the other table.
+                let same = match (state.get(number(first)), state.get(number(ins.memory_index()))) {
+                    (Value::Entry(e), Value::Page(x)) => e.x == x,
+                    _ => false,
+                };
+                let table = number(ins.memory_base()) == R15 && ins.memory_index() != Register::None;
+                match same && table && ins.memory_displacement64() as i64 == WRITE_TABLE as i64 {
+                    true => Flags::Both(number(first)),
+                    false => Flags::Any,
+                }
+            }
             (Mnemonic::Test, None) => {
                 let mask = immediate(ins) as u32 & 0xFF;
                 let high = matches!(first, Register::AH | Register::BH | Register::CH | Register::DH);
@@ -526,7 +568,7 @@ impl Verifier<'_> {
         Some(match (ins.mnemonic(), source) {
             (Mnemonic::Mov, Some(s)) if d.is_gpr32() => Value::Copy(number(s)),
             (Mnemonic::Mov, None) if ins.op1_kind() == OpKind::Memory => match number(base) {
-                R13 if base != Register::None && d.is_gpr64() => state_address(displacement)?,
+                R13 if base != Register::None && d.is_gpr64() => state_address(displacement, state)?,
                 R15 if base != Register::None && d.is_gpr64() => {
                     let Value::Page(x) = state.get(number(ins.memory_index())) else { return None };
                     let write = displacement == WRITE_TABLE as i32;
@@ -590,13 +632,16 @@ fn immediate(ins: &Instruction) -> i64 {
 }
 
 /// What is loaded from an address in the state.
-fn state_address(displacement: i32) -> Option<Value> {
+fn state_address(displacement: i32, state: &State) -> Option<Value> {
     if displacement == CONTEXT {
         return Some(Value::Context);
     }
-    let which = [0, 1].into_iter().find(|&which| displacement == frame(which))?;
-    let x = pinned(4 + which as u8);
-    Some(Value::Entry(Entry { x, tested: false, write: true, fits: 16, exact: false }))
+    let which = (0..state.frames.len()).find(|&which| displacement == frame(which))?;
+    let x = pinned(FOLLOWED[which]);
+    let known = state.frames[which];
+    // Those of ESP and EBP are good for writing, or 0.
+    let write = known.unwrap_or(which < ALWAYS);
+    Some(Value::Entry(Entry { x, tested: known.is_some(), write, fits: 16, exact: false }))
 }
 
 /// An access to the state.

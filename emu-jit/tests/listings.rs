@@ -140,8 +140,10 @@ fn expected(path: &Path, text: &str, bless: bool) -> String {
     };
     let code = if bless { assemble(&get("asm"), &name) } else { bytes(&get("code")) };
     let before = get("before");
+    let region = name.starts_with("region");
     let options = Options {
         threshold: 1,
+        region_threshold: if region { 0 } else { Options::NEVER },
         // Not every host has it.
         without: Parts::of(&[Part::Bmi2]),
         verify: true,
@@ -158,7 +160,8 @@ fn expected(path: &Path, text: &str, bless: bool) -> String {
     let _ = write!(out, "asm:\n{}before:\n{before}code:\n", get("asm"));
     let mut host = String::new();
     for listing in jit.listings(&mem) {
-        let _ = write!(host, "block {:x}\n{}", listing.phys, listing.host_text);
+        let kind = if listing.region { "region" } else { "block" };
+        let _ = write!(host, "{kind} {:x}\n{}", listing.phys, listing.host_text);
     }
     let _ = write!(out, "{}after:\n{translated}host:\n{host}", emu_jit::guest_text(&code, CODE));
     out

@@ -16,9 +16,9 @@ use env86_fuzz::programs::{self, Case};
 const TOTAL: u64 = 1000;
 
 fn jit(choice: u8) -> Jit {
-    let some = Options { threshold: 1, cache_bytes: 256 << 10, ..Options::default() };
+    let some = Options { threshold: 1, region_threshold: 1, cache_bytes: 256 << 10, ..Options::default() };
     let options = match choice & 7 {
-        0 => Options { threshold: 2, ..some },
+        0 => Options { threshold: 2, region_threshold: 0, ..some },
         1 => Options { native: false, ..some },
         2 => Options { link: false, ..some },
         3 => Options { cache_bytes: 64 << 10, ..some },

@@ -114,6 +114,7 @@ fn mini_twice(env86: &Path) -> Result<()> {
         &["--engine", "jit"][..],
         &["--engine", "jit", "--jit-threshold", "1"],
         &["--engine", "jit", "--jit-threshold", "16"],
+        &["--engine", "jit", "--jit-region-threshold", "0"],
         &["--engine", "jit", "--jit-threshold", "never"],
     ] {
         let other = end(own)?;

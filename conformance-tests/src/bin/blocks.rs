@@ -32,7 +32,7 @@ mod run {
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
             let number = |v: String| v.replace('_', "").parse().map_err(|e| format!("{v}: {e}"));
-            let eager = Options { threshold: 1, ..Options::default() };
+            let eager = Options { threshold: 1, region_threshold: 0, ..Options::default() };
             match word.as_str() {
                 "--count" => a.count = number(value()?)?,
                 "--seed" => a.seed = number(value()?)?,
@@ -49,11 +49,12 @@ mod run {
 
     fn tell(tally: &Tally, time: Duration) {
         println!(
-            "{} blocks in {} programs, {:.1} % faulted, {} translations, {} instructions: {:.0} s, {:.0} blocks/s",
+            "{} blocks in {} programs, {:.1} % faulted, {} translations, {} regions, {} instructions: {:.0} s, {:.0} blocks/s",
             tally.blocks,
             tally.programs,
             100.0 * tally.faults as f64 / tally.blocks.max(1) as f64,
             tally.translated,
+            tally.regions,
             tally.instructions,
             time.as_secs_f64(),
             tally.blocks as f64 / time.as_secs_f64().max(1e-9),

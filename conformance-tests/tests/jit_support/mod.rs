@@ -18,10 +18,10 @@ pub fn cases(default: u32) -> u32 {
 fn options(n: u32) -> Options {
     let all = Options::default();
     match n {
-        0 => Options { threshold: 1, ..all },
+        0 => Options { threshold: 1, region_threshold: 1, ..all },
         1 => Options { threshold: 1, native: false, ..all },
         2 => Options { threshold: 2, link: false, ..all },
-        _ => Options { threshold: 2, cache_bytes: 64 << 10, ..all },
+        _ => Options { threshold: 2, region_threshold: 1, cache_bytes: 64 << 10, ..all },
     }
 }
 

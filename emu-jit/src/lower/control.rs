@@ -97,7 +97,8 @@ impl Translator<'_> {
         let at = self.ops.new_dynamic_label();
         self.stubs.push(Stub::Edge { at, number: self.edges.len(), target });
         let (branch, lazy) = (self.ops.offset().0, self.lazy);
-        self.edges.push(Edge { branch, stub: at, code_entry: None, lazy, target: Some(target) });
+        let (target, again) = (Some(target), self.again);
+        self.edges.push(Edge { branch, stub: at, code_entry: None, lazy, target, again });
         self.ops.push_i32(0);
     }
 
@@ -126,7 +127,8 @@ impl Translator<'_> {
         self.host_frame(opcode);
         self.ops.push(opcode);
         let (branch, lazy) = (self.ops.offset().0, self.lazy);
-        self.edges.push(Edge { branch, stub: at, code_entry: Some(code_entry), lazy, target: None });
+        let code_entry = Some(code_entry);
+        self.edges.push(Edge { branch, stub: at, code_entry, lazy, target: None, again: false });
         self.ops.push_i32(0);
     }
 
@@ -148,7 +150,7 @@ impl Translator<'_> {
     }
 
     /// Offset of a direct branch's target from the start of the page.
-    fn branch_target(&self) -> i32 {
+    pub(super) fn branch_target(&self) -> i32 {
         (self.end_in_page() as i32).wrapping_add(self.insns[self.n].disp as i32)
     }
 

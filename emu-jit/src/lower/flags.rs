@@ -89,7 +89,7 @@ impl Translator<'_> {
         let Some(lazy) = self.lazy_of(recipe) else { return };
         // mov word [r13 + SLOT], marker
         self.ops.extend(&[0x66, 0x41, 0xC7, 0x45, SLOT as i8 as u8]);
-        self.marker = Some((self.ops.offset().0, lazy));
+        self.markers.push((self.ops.offset().0, lazy));
         self.ops.push_u16(0);
         self.lazy = Some(lazy);
     }

@@ -6,7 +6,7 @@ use emu_core::cpu::tlb::WRITE_TABLE;
 use emu_core::decode::iced::register_number;
 use iced_x86::{Instruction, Register};
 
-use super::frame::{self, FOLLOWED, Lookup};
+use super::frame::{self, Cover, FOLLOWED, Lookup, NAMES};
 use super::plan::is_high;
 use super::{Stub, Translator};
 use crate::encode::Rm;
@@ -58,8 +58,8 @@ impl Translator<'_> {
     /// the result says, until r8 or r9 changes. Changes r8-r10 and the host's flags.
     pub(super) fn operand(&mut self, size: u32, direction: Direction, slow: DynamicLabel) -> Rm {
         let ins = self.insn();
-        for (which, register) in [Register::ESP, Register::EBP].into_iter().enumerate() {
-            if size <= 8 && frame::is_relative(&ins, register) && self.is_covered(which) {
+        for (which, register) in NAMES.into_iter().enumerate() {
+            if size <= 8 && frame::is_relative(&ins, register) && self.is_covered(which, direction) {
                 return self.framed(which, ins.memory_displacement32() as i32, size, direction, slow);
             }
         }
@@ -114,8 +114,12 @@ impl Translator<'_> {
         Rm::Guest(host::R9, address, 0)
     }
 
-    fn is_covered(&self, which: usize) -> bool {
-        self.frames.covered[self.n][which]
+    fn is_covered(&self, which: usize, direction: Direction) -> bool {
+        match self.frames.covered[self.n][which] {
+            Cover::None => false,
+            Cover::Maybe | Cover::Write => true,
+            Cover::Read => direction == Direction::Read,
+        }
     }
 
     /// Finds the page of a followed register for the accesses behind it. Changes r8, r9 and the host's
@@ -143,9 +147,37 @@ impl Translator<'_> {
         self.clobber();
     }
 
+    /// The same where a trace is entered; without such a page it is not.
+    pub(super) fn look_up_at_entry(&mut self, lookup: Lookup, refused: DynamicLabel) {
+        let r = pinned(FOLLOWED[lookup.which]);
+        dynasm!(self.ops
+            ; .arch x64
+            ; lea r8d, [Rq(r) + lookup.low]
+            ; lea r9d, [Rq(r) + (lookup.high - 1)]
+            ; xor r9d, r8d
+            ; shr r9d, 12
+            ; jnz =>refused
+            ; shr r8d, 12
+            ; mov r9, [r15 + r8 * 8]
+        );
+        if lookup.write {
+            dynasm!(self.ops ; .arch x64 ; cmp r9, [r15 + r8 * 8 + WRITE_TABLE as i32] ; jne =>refused);
+        }
+        dynasm!(self.ops
+            ; .arch x64
+            ; test r9, r9
+            ; jz =>refused
+            ; mov [r13 + layout::frame(lookup.which)], r9
+        );
+    }
+
     /// An access at a distance from a followed register. Changes r8-r10 and the host's flags.
     fn framed(&mut self, which: usize, disp: i32, size: u32, direction: Direction, slow: DynamicLabel) -> Rm {
         let register = pinned(FOLLOWED[which]);
+        if self.frames.covered[self.n][which] != Cover::Maybe {
+            dynasm!(self.ops ; .arch x64 ; mov r9, [r13 + layout::frame(which)]);
+            return Rm::Guest(host::R9, register, disp);
+        }
         let at = self.ops.new_dynamic_label();
         let back = self.ops.new_dynamic_label();
         dynasm!(self.ops
@@ -200,7 +232,7 @@ impl Translator<'_> {
         slow: DynamicLabel,
     ) -> Rm {
         let r = pinned(FOLLOWED[which]);
-        if self.is_covered(which) {
+        if self.is_covered(which, direction) {
             return self.framed(which, disp, 4, direction, slow);
         }
         if disp == 0 {

@@ -22,14 +22,16 @@ mod poison;
 mod simd;
 mod string;
 mod system;
+mod trace;
 mod x87;
 
 pub(crate) use flags::store_flags;
+pub(crate) use trace::{Ending, Inner, Member, ending};
 
 use dynasm::dynasm;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi};
+use emu_core::decode::Insn;
 use emu_core::decode::iced::register_number;
-use emu_core::decode::{BlockId, Insn};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 
 use crate::assembler::Assembler;
@@ -38,6 +40,8 @@ use crate::entry::{Routines, Site};
 use crate::layout::{KEPT, host, pinned};
 use crate::lazy::Lazy;
 use crate::parts::{Part, Parts};
+pub(crate) use frame::{ALWAYS, FOLLOWED};
+
 use frame::Frames;
 use memory::Direction;
 use plan::{Plan, Recipe};
@@ -77,8 +81,10 @@ pub(crate) struct EdgeCode {
     pub(crate) code_entry: Option<u32>,
     /// Offset of the target in the same page.
     pub(crate) target: Option<u32>,
-    /// The flags are those of the block's marker.
-    pub(crate) lazy: bool,
+    /// The flags that a marker stands for.
+    pub(crate) lazy: Option<Lazy>,
+    /// If it leads back to where it belongs, what was looked up at the entry is still right.
+    pub(crate) again: bool,
 }
 
 /// Host code of a block.
@@ -92,13 +98,19 @@ pub(crate) struct Lowered {
     pub(crate) sites: Vec<Site>,
     /// Instructions lowered natively.
     pub(crate) native: u32,
-    /// Where the marker of lazy flags is to be filled in.
-    pub(crate) marker: Option<(u32, Lazy)>,
+    /// Where markers of lazy flags are to be filled in.
+    pub(crate) markers: Vec<(u32, Lazy)>,
     /// The block may be entered with lazy flags whose registers are not in this mask.
     pub(crate) entry: Option<u16>,
+    /// Of a trace: displacement of the jump that is taken if the budget does not cover it, to be led to its first
+    /// block's own translation.
+    pub(crate) fallback: Option<u32>,
+    /// Where its own branches to its start lead, if [`EdgeCode::again`].
+    pub(crate) again: u32,
 }
 
 /// Code emitted behind the block.
+#[derive(Clone, Copy)]
 enum Stub {
     /// The instruction is left to the interpreter's function.
     /// The flags before it may have to be computed first.
@@ -138,6 +150,8 @@ enum Stub {
     },
     /// The guest did not return to where the host did.
     Returned { at: DynamicLabel },
+    /// A trace is left behind instruction `number`.
+    Side { at: DynamicLabel, number: usize, target: i32, recipe: Option<Recipe>, noted: Option<usize> },
     /// An edge that is not linked, to an offset in the page.
     Edge { at: DynamicLabel, number: usize, target: i32 },
     /// An edge that is not linked, to the EIP in r8d.
@@ -149,11 +163,18 @@ pub(crate) struct Place<'a> {
     /// Where the code will be appended.
     pub(crate) cache: &'a CodeCache,
     pub(crate) routines: &'a Routines,
-    /// Offset of the block in its page.
+    /// Offset in the page from which the ends of instructions count.
     pub(crate) in_page: u32,
+    /// Offset of the first instruction in the page.
+    pub(crate) entry: u32,
     /// Physical page the block lies in.
     pub(crate) pfn: u32,
-    pub(crate) block: BlockId,
+    /// The blocks, in order; one that is no trace has one.
+    pub(crate) members: &'a [Member],
+    /// Of a trace: by instruction, branches that are followed.
+    pub(crate) inner: &'a [Option<Inner>],
+    /// A trace that leads back to its start.
+    pub(crate) is_loop: bool,
     pub(crate) first_site: usize,
     pub(crate) first_edge: usize,
     pub(crate) features: Features,
@@ -166,6 +187,7 @@ struct Edge {
     code_entry: Option<usize>,
     lazy: Option<Lazy>,
     target: Option<i32>,
+    again: bool,
 }
 
 struct Translator<'a> {
@@ -205,8 +227,10 @@ struct Translator<'a> {
     plan_carry: Vec<bool>,
     /// The flags that the block leaves behind without computing them.
     lazy: Option<Lazy>,
-    marker: Option<(usize, Lazy)>,
+    markers: Vec<(usize, Lazy)>,
     entry: Option<u16>,
+    /// See [`EdgeCode::again`].
+    again: bool,
     /// Displacements to fill in: where they are and where they lead.
     fixes: Vec<(usize, usize)>,
 }
@@ -217,17 +241,20 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
     let mut decoder = Decoder::new(32, bytes, DecoderOptions::NONE);
     let mut ins = Vec::with_capacity(insns.len());
     for insn in insns {
+        decoder.set_position(usize::from(insn.end).checked_sub(usize::from(insn.len))?).ok()?;
         let i = decoder.decode();
         // What the interpreter takes for #UD decodes as an instruction of length 1.
         if !i.is_invalid() && i.len() != usize::from(insn.len) {
             return None;
         }
         ins.push(i);
-        decoder.set_position(usize::from(insn.end)).ok()?;
     }
     let plan::Planned { plans, visible, recipes, carries, entry } = plan::plan(&ins, insns, place.features);
+    if place.inner.iter().zip(&plans).any(|(inner, &plan)| inner.is_some() && plan != Plan::Native) {
+        return None;
+    }
     let frames = match place.features.has(Part::Frames) {
-        true => frame::find(&ins, insns, &plans),
+        true => frame::find(&ins, insns, &plans, !place.inner.is_empty(), place.is_loop),
         false => Frames::none(insns.len()),
     };
     let ops = Ops::new();
@@ -254,8 +281,9 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
         edges: Vec::new(),
         plan_carry: carries,
         lazy: None,
-        marker: None,
+        markers: Vec::new(),
         entry,
+        again: false,
         fixes: Vec::new(),
     };
     t.run()
@@ -265,6 +293,13 @@ impl Translator<'_> {
     fn run(mut self) -> Option<Lowered> {
         let count = self.insns.len() as i8;
         let refused = self.ops.new_dynamic_label();
+        let unframed = self.ops.new_dynamic_label();
+        for k in 0..self.frames.lookups.len() {
+            if self.frames.lookups[k].at_entry {
+                self.look_up_at_entry(self.frames.lookups[k], unframed);
+            }
+        }
+        let again = self.ops.offset().0 as u32;
         dynasm!(self.ops
             ; .arch x64
             ; sub r12, BYTE count
@@ -274,12 +309,18 @@ impl Translator<'_> {
         let mut ended = false;
         for n in 0..self.insns.len() {
             self.n = n;
+            self.again = self.frames.steady && n + 1 == self.insns.len() && self.stays(n);
             for k in 0..self.frames.lookups.len() {
-                if self.frames.lookups[k].at == n {
+                if self.frames.lookups[k].at == n && !self.frames.lookups[k].at_entry {
                     self.look_up(self.frames.lookups[k]);
                 }
             }
-            ended = match self.plans[n] {
+            let plan = self.plans[n];
+            ended = match plan {
+                _ if self.inner() => {
+                    native += 1;
+                    false
+                }
                 Plan::Native => {
                     native += 1;
                     self.native()
@@ -297,9 +338,16 @@ impl Translator<'_> {
         }
         // A budget that does not cover the block.
         let hot = self.ops.offset().0;
-        dynasm!(self.ops ; .arch x64 ; =>refused ; add r12, BYTE count);
+        dynasm!(self.ops ; .arch x64 ; =>refused ; add r12, BYTE count ; =>unframed);
+        let fallback = (!self.place.inner.is_empty()).then(|| {
+            self.ops.push(0xE9);
+            let at = self.ops.offset().0;
+            self.ops.push_i32(0);
+            self.fixes.push((at, at + 4));
+            at as u32
+        });
         let dead = self.ops.offset().0;
-        let in_page = self.place.in_page as i32;
+        let in_page = self.place.entry as i32;
         dynasm!(self.ops ; .arch x64 ; mov r8d, in_page);
         let entry = self.place.routines.entry;
         self.jump(entry);
@@ -307,7 +355,7 @@ impl Translator<'_> {
         let edges = std::mem::take(&mut self.edges);
         let edges = edges
             .into_iter()
-            .map(|Edge { branch, stub, code_entry, lazy, target }| {
+            .map(|Edge { branch, stub, code_entry, lazy, target, again }| {
                 let target = target.map(|t| t as u32);
                 let stub = self.ops.place_of(stub)? as u32;
                 Some(EdgeCode {
@@ -315,7 +363,8 @@ impl Translator<'_> {
                     stub,
                     code_entry: code_entry.map(|c| c as u32),
                     target,
-                    lazy: lazy.is_some(),
+                    lazy,
+                    again,
                 })
             })
             .collect::<Option<Vec<_>>>()?;
@@ -328,9 +377,15 @@ impl Translator<'_> {
         // If there is no room, what it is translated for does not matter.
         let cold = cache.cold_place(self.ops.offset().0 - hot).unwrap_or_default();
         let code = self.ops.finish(hot, cache.next_address(), cache.address(cold))?;
-        let marker = self.marker.map(|(at, lazy)| (at as u32, lazy));
+        let markers = self.markers.into_iter().map(|(at, lazy)| (at as u32, lazy)).collect();
         let (sites, entry) = (self.sites, self.entry);
-        Some(Lowered { code, hot, dead: dead as u32, edges, sites, native, marker, entry })
+        Some(Lowered { code, hot, dead: dead as u32, edges, sites, native, markers, entry, fallback, again })
+    }
+
+    /// Behind instruction `n`, the last, nothing has run that may have looked for pages of its own.
+    fn stays(&self, n: usize) -> bool {
+        let ins = &self.ins[n];
+        self.insns[n].flags & Insn::ENDS_BLOCK == 0 || plan::is_direct(ins) && !ins.is_call_near()
     }
 
     /// The instruction being lowered.
@@ -360,12 +415,13 @@ impl Translator<'_> {
         let insn = self.insns[n];
         let number = self.place.first_site + self.sites.len();
         let facts = plan::facts(&self.ins[n], &insn);
+        let member = self.place.members.iter().rfind(|m| m.first <= n).copied().unwrap_or_default();
         self.sites.push(Site {
             insn,
             end_in_page: (self.place.in_page + u32::from(insn.end)) as u16,
             left: (self.insns.len() - n) as u16,
-            index: n as u16,
-            block: self.place.block,
+            index: (n - member.first) as u16,
+            block: member.block,
             uses_flags: facts.uses_flags,
             loads_segment: facts.loads_segment,
             uses_fpu: facts.uses_fpu,
@@ -424,8 +480,11 @@ impl Translator<'_> {
 
     fn emit_stubs(&mut self) {
         self.recipe = None;
-        // Stubs are only added by instructions, which are all lowered.
-        for stub in std::mem::take(&mut self.stubs) {
+        self.again = false;
+        // Stubs are only added by instructions, which are all lowered, and by ways out of a trace.
+        let mut next = 0;
+        while let Some(&stub) = self.stubs.get(next) {
+            next += 1;
             match stub {
                 Stub::Load { at, back, number, recipe, noted, load } => {
                     let site = self.site(number);
@@ -507,6 +566,10 @@ impl Translator<'_> {
                     dynasm!(self.ops ; .arch x64 ; =>at);
                     let to = self.place.routines.return_missed;
                     self.jump(to);
+                }
+                Stub::Side { at, number, target, recipe, noted } => {
+                    dynasm!(self.ops ; .arch x64 ; =>at);
+                    self.side(number, target, recipe, noted);
                 }
                 Stub::Edge { at, number, target } => {
                     let number = (self.place.first_edge + number) as i32;

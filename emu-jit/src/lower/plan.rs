@@ -335,7 +335,7 @@ fn is_enough(
 }
 
 /// A direct transfer: an edge can lead through what computes the flags. It may be a call.
-fn is_direct(i: &Instruction) -> bool {
+pub(super) fn is_direct(i: &Instruction) -> bool {
     i.is_jcc_short_or_near()
         || i.is_jmp_short_or_near()
         || i.is_call_near()

@@ -54,6 +54,11 @@ pub(super) struct EngineArgs {
     #[arg(long, value_name = "N", value_parser = threshold)]
     jit_threshold: Option<u16>,
 
+    /// Translate a block together with what follows it when the run loop has entered it more than N times, or never
+    /// [default: 8]
+    #[arg(long, value_name = "N", value_parser = region_threshold)]
+    jit_region_threshold: Option<u16>,
+
     /// Fill whatever the translator takes for dead with garbage
     #[arg(long, hide = true)]
     jit_poison: bool,
@@ -82,6 +87,11 @@ fn threshold(text: &str) -> Result<u16, String> {
     }
 }
 
+/// The same, from 0 on.
+fn region_threshold(text: &str) -> Result<u16, String> {
+    if text == "0" { Ok(0) } else { threshold(text) }
+}
+
 impl EngineArgs {
     /// The engine, if chosen.
     pub(super) fn engine(&self) -> Option<Engine> {
@@ -104,6 +114,7 @@ impl EngineArgs {
             options.without = options.without.and(parts);
         }
         options.threshold = self.jit_threshold.unwrap_or(options.threshold);
+        options.region_threshold = self.jit_region_threshold.unwrap_or(options.region_threshold);
         options.poison = self.jit_poison;
         options.verify |= self.jit_verify;
         options.count = self.stats;
