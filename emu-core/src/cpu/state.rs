@@ -247,6 +247,8 @@ pub struct CpuState {
     pub tsc_offset: u64,
     /// The machine has a local APIC (CPUID bit).
     pub has_apic: bool,
+    /// Reserved for translated code in segments that are not flat (never saved).
+    pub limits: [i64; 13],
 }
 
 const _: () = {
@@ -304,6 +306,7 @@ impl CpuState {
             cpuid_level: 0x16,
             tsc_offset: 0,
             has_apic: false,
+            limits: [0; 13],
         };
         // v86 starts at F000:FFF0 with base F0000h (not FFFF0000h): the BIOS lies below 1 MiB too.
         cpu.set_segment(seg::CS, Segment { attr: 0x9B, ..Segment::real(0xF000, 0) });
