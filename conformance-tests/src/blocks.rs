@@ -7,14 +7,18 @@
 use emu_core::cpu::CpuState;
 use emu_core::engine::Exit;
 use emu_core::interp::Interpreter;
+use emu_core::mem::Memory;
 use emu_jit::{Jit, Level, Options, Part, Parts};
 
 use crate::gen_int::{self, Rng, sequence};
+use crate::gen_seg::{Kind, Segments};
 use crate::gen_x87::Mode;
 use crate::operand::Places;
-use crate::rig::{CODE_PAGES, Rig};
-use crate::{ARENA, ARENA_LEN, CODE, State, gen_frame, gen_simd, gen_x87};
+use crate::rig::{CODE_PAGES, LOW_ARENA, LOW_CODE, Rig};
+use crate::{ARENA, ARENA_LEN, CODE, State, gen_frame, gen_seg, gen_simd, gen_x87};
 
+/// All of the memory, which real mode with wide limits can reach.
+const RAM_LEN: usize = 4 << 20;
 /// Programs that one translator runs.
 const PROGRAMS: u64 = 24;
 /// Most bytes of a block with its loop.
@@ -104,6 +108,8 @@ fn function(rng: &mut Rng, into: &mut Vec<u8>) {
 struct Block {
     at: u32,
     state: State,
+    /// Mode and segments, if they are not the ordinary ones.
+    segments: Option<Segments>,
 }
 
 /// Both sides and what they run.
@@ -115,6 +121,8 @@ pub struct Blocks {
     fixed: Option<Options>,
     tally: Tally,
     scratch: State,
+    /// The last program ran in real mode.
+    was_real: bool,
     places: (Places<gen_x87::Kind>, Places<gen_simd::Contents>),
 }
 
@@ -131,6 +139,7 @@ impl Blocks {
             fixed,
             tally: Tally::default(),
             scratch: State::default(),
+            was_real: false,
             places: (Places::default(), Places::default()),
         })
     }
@@ -181,8 +190,31 @@ impl Blocks {
         Ok(self.tally)
     }
 
+    /// Writes one block for segments that are not flat.
+    fn segmented(&mut self, kind: Kind, code: &mut Vec<u8>) -> (State, Option<Segments>) {
+        let rng = &mut self.rng;
+        let mut state = State { eflags: rng.next_u64() as u32 & 0xCD5, ..State::default() };
+        let segments = gen_seg::segments(rng, kind, code.len() as u32);
+        gen_seg::registers(rng, &mut state.gpr);
+        let rounds = 1 + rng.below(3);
+        gen_seg::append(rng, &segments, rounds, code);
+        state.arena = Vec::new();
+        (state, Some(segments))
+    }
+
     /// Writes one block.
-    fn block(&mut self, code: &mut Vec<u8>) -> State {
+    fn block(&mut self, real: bool, code: &mut Vec<u8>) -> (State, Option<Segments>) {
+        if real {
+            return self.segmented(Kind::Real, code);
+        }
+        match self.rng.below(8) {
+            0 | 1 => self.segmented(Kind::Protected, code),
+            2 => self.segmented(Kind::Vm86, code),
+            _ => (self.flat(code), None),
+        }
+    }
+
+    fn flat(&mut self, code: &mut Vec<u8>) -> State {
         let rng = &mut self.rng;
         let most = if rng.below(4) == 0 { 12 } else { 4 };
         let rounds = 1 + rng.below(most);
@@ -238,17 +270,18 @@ impl Blocks {
 
     fn program(&mut self, b: &mut Rig<Jit>, options: &Options) -> Result<(), String> {
         let room = (CODE_PAGES * 0x1000) as usize - LONGEST;
-        let base = CODE & !0xFFF;
+        let real = self.rng.below(6) == 0;
+        let base = if real { LOW_CODE } else { CODE & !0xFFF };
         let (mut code, mut blocks) = (Vec::with_capacity(room + LONGEST), Vec::new());
         code.resize(self.rng.below(64) as usize, 0xF4);
         while code.len() < room {
             let (at, start) = (base + code.len() as u32, code.len());
-            let state = self.block(&mut code);
+            let (state, segments) = self.block(real, &mut code);
             if code.len() - start > LONGEST {
                 code.truncate(start);
                 continue;
             }
-            blocks.push(Block { at, state });
+            blocks.push(Block { at, state, segments });
         }
         // Nothing of an earlier program stays.
         code.resize((CODE_PAGES * 0x1000) as usize, 0xF4);
@@ -261,6 +294,19 @@ impl Blocks {
             }
         }
         let before = State { arena, ..State::default() };
+        if std::mem::replace(&mut self.was_real, real) || real {
+            // Real mode gets everywhere.
+            for mem in [&mut self.a.mem, &mut b.mem] {
+                assert!(mem.dma_write(0, &vec![0; RAM_LEN]));
+            }
+        }
+        if real {
+            for mem in [&mut self.a.mem, &mut b.mem] {
+                assert!(mem.dma_write(u64::from(LOW_ARENA), &before.arena));
+            }
+        }
+        self.a.load_fixed();
+        b.load_fixed();
         self.a.load(base, &code, &before);
         b.load(base, &code, &before);
         b.cpu.retired = self.a.cpu.retired;
@@ -279,8 +325,14 @@ impl Blocks {
             let differ: Vec<_> =
                 ma.iter().zip(&mb).enumerate().filter(|(_, (x, y))| x != y).take(8).collect();
             let difference = format!("memory behind all blocks of the program: {differ:x?}");
-            let block = Block { at: base, state: before };
+            let block = Block { at: base, state: before, segments: None };
             return Err(self.describe(b, options, &block, &code, &difference));
+        }
+        let all = |mem: &Memory| mem.ram().get(0, RAM_LEN).map(<[u8]>::to_vec);
+        if real && all(&self.a.mem) != all(&b.mem) {
+            let block = Block { at: base, state: before, segments: None };
+            let difference = "memory behind all blocks of the program: all of it";
+            return Err(self.describe(b, options, &block, &code, difference));
         }
         Ok(())
     }
@@ -288,6 +340,10 @@ impl Blocks {
     fn compare(&mut self, b: &mut Rig<Jit>, block: &Block) -> Result<(), String> {
         self.a.start(block.at, &block.state);
         b.start(block.at, &block.state);
+        if let Some(segments) = &block.segments {
+            self.a.set_segments(segments);
+            b.set_segments(segments);
+        }
         self.tally.blocks += 1;
         let short = self.rng.below(8) == 0;
         for _ in 0..SLICES {
@@ -301,7 +357,7 @@ impl Blocks {
                 ));
             }
             if x != Exit::Budget {
-                self.tally.faults += u64::from(self.a.cpu.eip != 0x9_3081);
+                self.tally.faults += u64::from(self.a.cpu.eip & 0xFFF != 0x81);
                 break;
             }
         }
@@ -318,13 +374,14 @@ impl Blocks {
     ) -> String {
         let end = block.at + code.len() as u32;
         let mut text = format!(
-            "seed {} program {} block {} at {:x}, without {}\n{options:?}\n{code:02x?}\n{:08x?} flags {:x}\n\
+            "seed {} program {} block {} at {:x}, without {}\n{options:?}\n{:x?}\n{code:02x?}\n{:08x?} flags {:x}\n\
              {difference}\n",
             self.seed,
             self.tally.programs,
             self.tally.blocks,
             block.at,
             options.without.names().join(","),
+            block.segments,
             block.state.gpr,
             block.state.eflags,
         );

@@ -158,19 +158,24 @@ pub const ROWS: &[Row] = rows! {
     "clc" [0xF8], None, 0; "stc" [0xF9], None, 0; "cmc" [0xF5], None, 0; "cld" [0xFC], None, 0; "std" [0xFD], None, 0; "lahf" [0x9F], None, 0; "sahf" [0x9E], None, 0; "salc" [0xD6], None, 0;
 };
 
-/// Encodes `row` with random prefixes, ModRM and immediate.
+/// Encodes `row` with random prefixes, ModRM and immediate, for 32-bit code.
 pub fn encode(rng: &mut Rng, row: &Row) -> Vec<u8> {
+    encode_in(rng, row, true)
+}
+
+/// The same for 32-bit code (`big`) or 16-bit code.
+pub fn encode_in(rng: &mut Rng, row: &Row, big: bool) -> Vec<u8> {
     let mut code = Vec::with_capacity(16);
-    let op16 = rng.below(4) == 0;
-    if op16 {
+    let op16 = (rng.below(4) == 0) == big;
+    if op16 == big {
         code.push(0x66);
     }
     if rng.below(16) == 0 {
         code.push([0x26, 0x2E, 0x36, 0x3E][rng.below(4) as usize]);
     }
     // The mandatory prefix of the row may stand on either side of 67.
-    let address16 = rng.below(12) == 0;
-    if address16 {
+    let address16 = (rng.below(12) == 0) == big;
+    if address16 == big {
         code.push(0x67);
     }
     code.extend_from_slice(row.opcode);

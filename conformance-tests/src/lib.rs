@@ -9,6 +9,7 @@ pub mod compare;
 pub mod fp;
 pub mod gen_frame;
 pub mod gen_int;
+pub mod gen_seg;
 pub mod gen_simd;
 pub mod gen_x87;
 pub mod layout;

@@ -1,10 +1,11 @@
 //! A small complete machine around a random program: ring 3 with paging, a kernel whose exception
 //! handlers halt. Whatever happens ends in a state that can be compared as a whole.
 
-use emu_core::cpu::{CpuState, Segment, cr0, cr4, seg};
+use emu_core::cpu::{CpuState, Segment, cr0, cr4, flags, seg};
 use emu_core::engine::{CpuEngine, Exit};
 use emu_core::mem::Memory;
 
+use crate::gen_seg::{Kind, Segments};
 use crate::{ARENA, ARENA_LEN, CODE, State};
 use emu_core::bus::NoBus;
 
@@ -15,6 +16,12 @@ const IDT: u32 = 0x9_1000;
 const TSS: u32 = 0x9_2000;
 const HANDLERS: u32 = 0x9_3000;
 const KERNEL_STACK: u32 = 0x9_5000;
+/// Table of real-mode interrupt vectors.
+const VECTORS: u32 = 0x9_4000;
+/// Where real mode and VM86 find their code: these pages themselves, and in VM86 those at [`CODE`].
+pub const LOW_CODE: u32 = 0x2_0000;
+/// The same for data.
+pub const LOW_ARENA: u32 = 0x3_0000;
 /// Pages for code.
 pub const CODE_PAGES: u32 = 4;
 
@@ -37,6 +44,8 @@ pub struct Rig<E: CpuEngine> {
     /// What executes.
     pub engine: E,
     tables: Vec<u8>,
+    /// What the programs rely on.
+    fixed: Vec<(u32, Vec<u8>)>,
 }
 
 fn descriptor(base: u32, limit: u32, attr: u32) -> [u8; 8] {
@@ -51,7 +60,7 @@ impl<E: CpuEngine> Rig<E> {
     /// # Errors
     /// The host's when it has no memory.
     pub fn new(engine: E) -> std::io::Result<Self> {
-        let mut mem = Memory::new(4 << 20)?;
+        let mem = Memory::new(4 << 20)?;
         let mut tables = vec![0u8; 0x2000];
         tables[..4].copy_from_slice(&(TABLE as u32 | 0x67).to_le_bytes());
         let mut map = |page: u32, bits: u32| {
@@ -61,6 +70,21 @@ impl<E: CpuEngine> Rig<E> {
         for n in 0..CODE_PAGES {
             map((CODE & !0xFFF) + n * 0x1000, 7);
         }
+        let mut alias = |from: u32, to: u32| {
+            let slot = 0x1000 + (from >> 12) as usize * 4;
+            tables[slot..slot + 4].copy_from_slice(&(to | 7).to_le_bytes());
+        };
+        for n in 0..CODE_PAGES {
+            alias(LOW_CODE + n * 0x1000, (CODE & !0xFFF) + n * 0x1000);
+        }
+        // Again and again, so that most 16-bit offsets lead somewhere.
+        for n in 0..0x11 {
+            alias(LOW_ARENA + n * 0x1000, ARENA + (n * 0x1000) % ARENA_LEN);
+        }
+        let mut map = |page: u32, bits: u32| {
+            let slot = 0x1000 + (page >> 12) as usize * 4;
+            tables[slot..slot + 4].copy_from_slice(&(page | bits).to_le_bytes());
+        };
         // Neither accessed nor dirty: the tests compare these bits too.
         for page in (ARENA..ARENA + ARENA_LEN).step_by(4096) {
             map(page, 7);
@@ -93,10 +117,29 @@ impl<E: CpuEngine> Rig<E> {
         tss[4..8].copy_from_slice(&(KERNEL_STACK + 0x1000).to_le_bytes());
         tss[8..12].copy_from_slice(&u32::from(KERNEL_DS).to_le_bytes());
         tss[0x66..].copy_from_slice(&0x68u16.to_le_bytes());
-        for (at, bytes) in [(GDT, &gdt[..]), (IDT, &idt), (TSS, &tss), (HANDLERS, &[0xF4; 256])] {
-            assert!(mem.dma_write(u64::from(at), bytes));
+        let vectors: Vec<u8> = (0..256u32)
+            .flat_map(|vector| {
+                let at = ((HANDLERS >> 4) as u16).to_le_bytes();
+                [vector as u8, 0, at[0], at[1]]
+            })
+            .collect();
+        let fixed = vec![
+            (GDT, gdt),
+            (IDT, idt),
+            (TSS, tss.to_vec()),
+            (HANDLERS, vec![0xF4; 256]),
+            (VECTORS, vectors),
+        ];
+        let mut rig = Self { cpu: CpuState::new(), mem, engine, tables, fixed };
+        rig.load_fixed();
+        Ok(rig)
+    }
+
+    /// Puts tables and handlers in place.
+    pub fn load_fixed(&mut self) {
+        for (at, bytes) in &self.fixed {
+            assert!(self.mem.dma_write(u64::from(*at), bytes));
         }
-        Ok(Self { cpu: CpuState::new(), mem, engine, tables })
     }
 
     /// Puts a program and a state in place.
@@ -139,6 +182,26 @@ impl<E: CpuEngine> Rig<E> {
         cpu.update_alignment_check();
         before.fp.load(cpu);
         cpu.eip = at;
+    }
+
+    /// Changes mode and segments behind [`Rig::start`].
+    pub fn set_segments(&mut self, segments: &Segments) {
+        let cpu = &mut self.cpu;
+        cpu.eip = segments.eip;
+        match segments.kind {
+            Kind::Protected => {}
+            Kind::Vm86 => cpu.set_eflags(cpu.eflags() | flags::VM | segments.iopl << 12),
+            Kind::Real => {
+                cpu.cr0 = cr0::ET | cr0::NE;
+                cpu.cpl = 0;
+                cpu.idtr.base = VECTORS;
+                cpu.idtr.limit = 0x3FF;
+                self.mem.select_view(false);
+            }
+        }
+        for (n, s) in segments.seg.iter().enumerate() {
+            self.cpu.set_segment(n, *s);
+        }
     }
 
     /// Runs at most `budget` instructions.

@@ -20,7 +20,7 @@ pub(crate) enum Attention {
     Device,
     /// The CPU is halted, traces, or has armed debug registers.
     Debug,
-    /// Segments are not flat, or code is not 32-bit.
+    /// A mode without translations: alignment checks, or a part that is switched off.
     Mode,
 }
 

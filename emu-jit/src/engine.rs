@@ -6,14 +6,13 @@ use std::io;
 
 use emu_core::bus::SystemBus;
 use emu_core::cpu::ModeKey;
-use emu_core::cpu::{CpuState, flags};
+use emu_core::cpu::{CpuState, flags, seg};
 use emu_core::decode::block::{KeyMap, MAX_INSNS, block_key};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::engine::{Counter, CpuEngine, EngineStats, Exit};
 use emu_core::interp::{Env, Fetched, Interpreter};
 use emu_core::mem::Memory;
 
-use crate::assume;
 use crate::code::CodeCache;
 use crate::counts::Counts;
 use crate::descriptors::Descriptors;
@@ -23,7 +22,8 @@ use crate::listing::{self, Layout, Listing};
 use crate::lower::{self, Features, Member, Place};
 use crate::options::Options;
 use crate::parts::Part;
-use crate::targets::{NO_TARGET, TARGET_COUNT, Target};
+use crate::segments::{FLAT, Segmented, WORLD_SHIFT, Worlds};
+use crate::targets::{self, NO_TARGET, TARGET_COUNT, Target};
 use crate::verify;
 
 /// Counters of a [`Jit`].
@@ -84,10 +84,12 @@ pub struct JitStats {
 #[derive(Clone, Copy, Default)]
 struct Slot {
     runs: u16,
-    /// Times the run loop has entered its translation.
+    /// Times the run loop has entered its translation for flat segments.
     entered: u16,
-    /// Number of its translation + 1; 0 = none.
-    code: u32,
+    /// Times it ran in another world, or at another EIP, than it was translated for.
+    strayed: u16,
+    /// Numbers + 1 of its translations for flat segments and for others; 0 = none.
+    code: [u32; 2],
 }
 
 /// A translation.
@@ -95,6 +97,7 @@ struct Code {
     entry: u32,
     dead: u32,
     block: BlockId,
+    home: Home,
     /// Lengths of the hot and the cold part.
     lens: (u32, u32),
     /// Where the cold part lies.
@@ -111,6 +114,38 @@ struct Code {
     again: u32,
 }
 
+/// Which of a block's translations is the one for flat segments.
+const FLAT_CODE: usize = 0;
+
+/// What a translation is for besides its block.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Home {
+    /// See [`Worlds`].
+    world: u32,
+    /// EIP of the first byte of the page; 0 if segments are flat, where it may be any.
+    page_base: u32,
+    mode: ModeKey,
+}
+
+impl Home {
+    fn is_flat(self) -> bool {
+        self.world == FLAT
+    }
+
+    /// Which of a block's translations it is.
+    fn kind(self) -> usize {
+        if self.is_flat() { FLAT_CODE } else { 1 }
+    }
+
+    /// Of a block that waits for a translation.
+    fn waiting_key(self, phys: u32) -> u64 {
+        block_key(phys, self.mode) | (self.kind() as u64) << 40
+    }
+}
+
+/// Times a block may run in other circumstances before it is translated again for these.
+const MAX_STRAYED: u16 = 64;
+
 /// A direct branch in emitted code.
 #[derive(Clone, Copy)]
 struct Edge {
@@ -119,6 +154,7 @@ struct Edge {
     code_entry: Option<u32>,
     /// Physical page of the branch.
     pfn: u32,
+    home: Home,
     /// Translation it is linked to, or [`UNLINKED`].
     to: u32,
     /// Marker of lazy flags.
@@ -131,9 +167,6 @@ struct Edge {
 
 /// No translation has this number.
 const UNLINKED: u32 = u32::MAX;
-
-/// Mode of everything that is translated: [`assume::is_flat`].
-const FLAT: ModeKey = ModeKey(3);
 
 /// Never equal to a code entry.
 const NO_CODE_ENTRY: u32 = u32::MAX;
@@ -151,13 +184,14 @@ pub struct Jit {
     sites: Vec<Site>,
     lazies: Lazies,
     /// Edges to blocks that have no translation yet, by physical address.
-    waiting: KeyMap<u32, Vec<u32>>,
+    waiting: KeyMap<u64, Vec<u32>>,
     targets: Box<[Target]>,
     /// [`emu_core::decode::BlockCache::clears`] as of the last look.
     clears: u32,
     stats: JitStats,
     counts: Box<Counts>,
     descriptors: Descriptors,
+    worlds: Worlds,
     symbols: Option<Symbols>,
     recording: Option<regions::Recording>,
     /// Regions that a block is part of.
@@ -194,6 +228,7 @@ impl Jit {
             clears: core.cache().clears,
             core,
             features: Features {
+                segmented: None,
                 bmi2: std::arch::is_x86_feature_detected!("bmi2") && options.has(Part::Bmi2),
                 native: options.native,
                 without: options.without,
@@ -213,6 +248,7 @@ impl Jit {
             stats: JitStats::default(),
             counts: Counts::new(options.has(Part::Looks)),
             descriptors: Descriptors::default(),
+            worlds: Worlds::new(options.has(Part::Segments)),
             symbols: None,
             recording: None,
             members: KeyMap::default(),
@@ -246,14 +282,17 @@ impl Jit {
     /// All translations that are alive, in the order in which they were made.
     pub fn listings(&self, mem: &Memory) -> Vec<Listing> {
         let is_alive = |(n, code): &(usize, &Code)| {
-            let own = |number: usize| {
-                self.slots.get(code.block as usize).is_some_and(|slot| slot.code as usize == number + 1)
+            let own = |number: usize, home: Home| {
+                self.slots
+                    .get(code.block as usize)
+                    .is_some_and(|slot| slot.code[home.kind()] as usize == number + 1)
             };
             match code.is_region {
-                false => own(*n),
+                false => own(*n, code.home),
                 true => {
                     let of = (code.partner as usize).wrapping_sub(1);
-                    own(of) && self.codes.get(of).is_some_and(|first| first.partner as usize == n + 1)
+                    own(of, code.home)
+                        && self.codes.get(of).is_some_and(|first| first.partner as usize == n + 1)
                 }
             }
         };
@@ -274,7 +313,11 @@ impl Jit {
                 phys: block.phys(),
                 region: code.is_region,
                 guest: guest.to_vec(),
-                guest_text: listing::guest_text(guest, block.phys() & 0xFFF),
+                guest_text: listing::guest_text_of(
+                    if code.home.mode.code32() { 32 } else { 16 },
+                    guest,
+                    block.phys() & 0xFFF,
+                ),
                 host_text: listing::host_text(&host, layout, &self.routines),
                 address: layout.address,
                 host,
@@ -295,7 +338,7 @@ impl Jit {
         self.recording = None;
         self.members.clear();
         for slot in &mut self.slots {
-            slot.code = 0;
+            slot.code = [0; 2];
             slot.entered = 0;
         }
         self.stats.flushes += 1;
@@ -316,12 +359,12 @@ impl Jit {
         self.recording = None;
         for id in std::mem::take(dropped) {
             self.kill_regions(id);
-            if let Some(slot) = self.slots.get_mut(id as usize)
-                && slot.code != 0
-            {
-                let code = slot.code - 1;
-                slot.code = 0;
-                self.kill(code);
+            if let Some(slot) = self.slots.get_mut(id as usize) {
+                for code in std::mem::take(&mut slot.code) {
+                    if code != 0 {
+                        self.kill(code - 1);
+                    }
+                }
             }
         }
     }
@@ -348,31 +391,54 @@ impl Jit {
         self.stats.dropped += 1;
     }
 
+    /// What a translation for the current state is for, of a block that starts `in_page` bytes into its page.
+    #[inline]
+    fn home(&mut self, cpu: &CpuState, id: BlockId) -> Option<Home> {
+        match self.worlds.current(cpu)? {
+            FLAT => Some(Home { mode: cpu.mode, ..Home::default() }),
+            world => {
+                let in_page = self.core.cache().block(id).phys() & 0xFFF;
+                Some(Home { world, page_base: cpu.eip.wrapping_sub(in_page), mode: cpu.mode })
+            }
+        }
+    }
+
     /// The translation of a block, made now if it is due.
     #[inline]
-    fn code(&mut self, id: BlockId, mem: &Memory) -> Option<u32> {
+    fn code(&mut self, id: BlockId, home: Home, limit: u32, mem: &Memory) -> Option<u32> {
         let n = id as usize;
         if n >= self.slots.len() {
             self.slots.resize(n + 1, Slot::default());
         }
         let slot = &mut self.slots[n];
-        if slot.code != 0 {
-            return Some(slot.code - 1);
+        let there = slot.code[home.kind()];
+        if there != 0 {
+            if home.kind() == 0 || self.codes[there as usize - 1].home == home {
+                return Some(there - 1);
+            }
+            slot.strayed += 1;
+            if slot.strayed < MAX_STRAYED || mem.has_code_writes() {
+                return None;
+            }
+            slot.strayed = 0;
+            slot.code[home.kind()] = 0;
+            self.kill(there - 1);
+            return self.translate(id, home, limit, mem);
         }
         slot.runs = slot.runs.saturating_add(1).min(Options::NEVER - 1);
         if slot.runs < self.options.threshold || mem.has_code_writes() {
             return None;
         }
-        self.translate(id, mem)
+        self.translate(id, home, limit, mem)
     }
 
     #[cold]
-    fn translate(&mut self, id: BlockId, mem: &Memory) -> Option<u32> {
+    fn translate(&mut self, id: BlockId, home: Home, limit: u32, mem: &Memory) -> Option<u32> {
         let lazies = self.lazies.list().len() + MAX_INSNS;
         if self.sites.len() > MAX_RECORDS || self.edges.len() > MAX_RECORDS || lazies > MAX_LAZY {
             self.drop_all();
         }
-        let lowered = match self.lower(id, mem) {
+        let lowered = match self.lower(id, home, limit, mem) {
             Some(lowered) => lowered,
             None => {
                 // Something the lowering does not expect: leave the block to the interpreter for long.
@@ -385,21 +451,26 @@ impl Jit {
             None => {
                 // Addresses in the code depend on where it lies, and numbers on what there is.
                 self.drop_all();
-                let lowered = self.lower(id, mem)?;
+                let lowered = self.lower(id, home, limit, mem)?;
                 let at = self.cache.append_both(&lowered.code, lowered.hot)?;
-                return Some(self.record(id, at, lowered));
+                return Some(self.record(id, home, at, lowered));
             }
         };
-        Some(self.record(id, at, lowered))
+        Some(self.record(id, home, at, lowered))
     }
 
-    fn lower(&self, id: BlockId, mem: &Memory) -> Option<lower::Lowered> {
+    fn lower(&self, id: BlockId, home: Home, limit: u32, mem: &Memory) -> Option<lower::Lowered> {
         let block = self.core.cache().block(id);
         if block.second_page().is_some() {
             return None;
         }
         let insns = self.core.cache().insns(block.run(id));
         let bytes = mem.ram().get(u64::from(block.phys()), block.bytes() as usize)?;
+        let segmented = (home.world != FLAT).then(|| Segmented {
+            mode: home.mode,
+            eip: home.page_base.wrapping_add(block.phys() & 0xFFF),
+            limit,
+        });
         let place = Place {
             cache: &self.cache,
             routines: &self.routines,
@@ -411,7 +482,7 @@ impl Jit {
             is_loop: false,
             first_site: self.sites.len(),
             first_edge: self.edges.len(),
-            features: self.features,
+            features: Features { segmented, ..self.features },
         };
         let lowered = lower::translate(place, bytes, insns)?;
         self.check(&lowered);
@@ -435,20 +506,27 @@ impl Jit {
         }
     }
 
-    fn record(&mut self, id: BlockId, at: (u32, u32), lowered: lower::Lowered) -> u32 {
+    fn record(&mut self, id: BlockId, home: Home, at: (u32, u32), lowered: lower::Lowered) -> u32 {
         let phys = self.core.cache().block(id).phys();
         self.stats.translated += 1;
         self.stats.instructions += u64::from(self.core.cache().block(id).count());
         self.stats.native += u64::from(lowered.native);
         let first_edge = self.edges.len();
-        let number = self.install(id, at, &lowered, "guest");
-        self.slots[id as usize].code = number + 1;
+        let number = self.install(id, home, at, &lowered, "guest");
+        self.slots[id as usize].code[home.kind()] = number + 1;
         self.link_new(first_edge, number, phys);
         number
     }
 
     /// Enters code that was appended into the lists. Its number.
-    fn install(&mut self, id: BlockId, at: (u32, u32), lowered: &lower::Lowered, kind: &str) -> u32 {
+    fn install(
+        &mut self,
+        id: BlockId,
+        home: Home,
+        at: (u32, u32),
+        lowered: &lower::Lowered,
+        kind: &str,
+    ) -> u32 {
         let (entry, cold) = at;
         let hot = lowered.hot as u32;
         let place = |at: u32| if at < hot { entry + at } else { cold + (at - hot) };
@@ -469,6 +547,7 @@ impl Jit {
             stub: place(e.stub),
             code_entry: e.code_entry.map(place),
             pfn,
+            home,
             to: UNLINKED,
             lazy: e.lazy.map(|lazy| lazies.marker(lazy)),
             target: e.target,
@@ -485,6 +564,7 @@ impl Jit {
             entry,
             dead,
             block: id,
+            home,
             lens,
             cold,
             lazy_entry,
@@ -498,7 +578,7 @@ impl Jit {
 
     /// Remembers how the last stay in translated code ended: control now goes to block `id`, which has
     /// translation `code`.
-    fn link(&mut self, from: Origin, id: BlockId, code: u32, eip: u32) {
+    fn link(&mut self, from: Origin, id: BlockId, code: u32, cpu: &CpuState) {
         if !self.options.link
             || matches!(from, Origin::Edge(_)) && !self.options.has(Part::Links)
             || matches!(from, Origin::Target) && !self.options.has(Part::Indirect)
@@ -513,8 +593,9 @@ impl Jit {
                 let Some(target) = self.codes.get(self.best(code) as usize) else { return };
                 self.stats.targets += 1;
                 let address = self.cache.address(target.entry) as u64;
-                let slot = &mut self.targets[eip as usize & (TARGET_COUNT - 1)];
-                *slot = Target { eip, code_entry: pfn + 1, address };
+                let slot = &mut self.targets[targets::place(cpu.seg[seg::CS].base.wrapping_add(cpu.eip))];
+                let code_entry = (pfn + 1) | target.home.world << WORLD_SHIFT;
+                *slot = Target { eip: cpu.eip, code_entry, address };
             }
         }
     }
@@ -524,7 +605,11 @@ impl Jit {
         let Some(&edge) = self.edges.get(number as usize) else { return };
         let code = self.best(code);
         let Some(target) = self.codes.get(code as usize) else { return };
-        if edge.code_entry.is_none() && edge.pfn != pfn {
+        let near = edge.code_entry.is_none();
+        if near && edge.pfn != pfn
+            || edge.home.world != target.home.world
+            || near && edge.home.page_base != target.home.page_base
+        {
             return;
         }
         if edge.to != code {
@@ -555,17 +640,18 @@ impl Jit {
         if !self.options.link || !self.options.has(Part::Links) {
             return;
         }
-        for edge in self.waiting.remove(&phys).unwrap_or_default() {
+        let home = self.codes[code as usize].home;
+        for edge in self.waiting.remove(&home.waiting_key(phys)).unwrap_or_default() {
             self.link_edge(edge, code, phys >> 12);
         }
         for number in first_edge..self.edges.len() {
             let edge = self.edges[number];
             let Some(offset) = edge.target else { continue };
             let to = edge.pfn << 12 | offset;
-            let id = self.core.cache().peek(block_key(to, FLAT));
-            match id.and_then(|id| self.slots.get(id as usize)).map(|slot| slot.code) {
+            let id = self.core.cache().peek(block_key(to, home.mode));
+            match id.and_then(|id| self.slots.get(id as usize)).map(|slot| slot.code[home.kind()]) {
                 Some(there) if there != 0 => self.link_edge(number as u32, there - 1, edge.pfn),
-                _ => self.waiting.entry(to).or_default().push(number as u32),
+                _ => self.waiting.entry(home.waiting_key(to)).or_default().push(number as u32),
             }
         }
     }
@@ -662,23 +748,32 @@ impl CpuEngine for Jit {
             self.follow_core();
             let from = std::mem::replace(&mut origin, Origin::None);
             // Segments are loaded by instructions in the middle of blocks too.
-            let flat = assume::is_flat(cpu);
+            if self.worlds.full {
+                self.drop_all();
+                self.worlds.clear();
+            }
+            let home = self.home(cpu, id);
             let count = u64::from(self.core.cache().block(id).count());
             let flushes = self.stats.flushes;
-            let covered = flat && end - cpu.retired >= count;
-            let code = if covered { self.choose(id, cpu.eip, env.mem) } else { None };
+            let code = match home {
+                Some(home) if end - cpu.retired >= count => {
+                    self.choose(id, home, cpu.seg[seg::CS].limit, cpu.eip, env.mem)
+                }
+                _ => None,
+            };
             // Making room drops all edges.
             let from = if self.stats.flushes == flushes { from } else { Origin::None };
             let trap = match code {
                 None => self.interpret(cpu, &mut env, cpu.eip, (id, 0), end),
                 Some(code) => {
-                    self.link(from, id, code, cpu.eip);
+                    self.link(from, id, code, cpu);
                     let Some(address) =
                         self.codes.get(self.best(code) as usize).map(|c| self.cache.address(c.entry))
                     else {
                         continue;
                     };
                     let in_page = self.core.cache().block(id).phys() & 0xFFF;
+                    let world = home.map_or(FLAT, |home| home.world);
                     let (left, stay) = self.routines.run(
                         cpu,
                         &mut env,
@@ -687,6 +782,8 @@ impl CpuEngine for Jit {
                         &self.targets,
                         &mut self.counts,
                         &mut self.descriptors,
+                        &mut self.worlds,
+                        world,
                         address,
                         in_page,
                         end,

@@ -10,12 +10,12 @@ use std::mem::offset_of;
 use dynasm::dynasm;
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 use emu_core::cpu::flags;
-use emu_core::cpu::{CpuState, Exec, Trap, cr0, seg};
+use emu_core::cpu::{CpuState, Exec, Trap, cr0, descriptor, seg};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::interp::Env;
 
 use crate::assembler::Assembler as Ops;
-use crate::assume::{assume, assumptions, is_flat, is_wide, pack, page_base, set_slot, slot, unpack};
+use crate::assume::{assume, assumptions, is_wide, pack, page_base, set_slot, slot, unpack};
 use crate::code::CodeCache;
 use crate::counts::{Attention, Counts};
 use crate::descriptors::Descriptors;
@@ -25,6 +25,7 @@ use crate::layout::{
 };
 use crate::lazy::{self, Lazy};
 use crate::look;
+use crate::segments::{self, FLAT, Worlds};
 use crate::targets::{Target, emit_target};
 
 /// What translated code knows of one of its instructions when it calls the interpreter's function.
@@ -100,6 +101,9 @@ pub(crate) struct Context {
     passed: u64,
     counts: *mut Counts,
     descriptors: *mut Descriptors,
+    worlds: *mut Worlds,
+    /// The world the code is for ([`crate::segments`]).
+    world: u32,
     /// The host's x87 unit was used.
     fpu_used: bool,
     /// Returns, if they are counted.
@@ -193,13 +197,17 @@ unsafe extern "sysv64" fn exec(context: *mut Context, number: u32) -> u32 {
     }
     cx.tables = env.mem.view_address() as u64;
     if site.loads_segment {
-        if !is_flat(cpu) {
+        // SAFETY: by contract.
+        if !unsafe { (*cx.worlds).stays(cpu, cx.world) } {
             cx.kind = Left::Rest as u32;
             cx.block = site.block;
             cx.argument = u32::from(site.index) + 1;
             return 1;
         }
         assume(cpu, cpu.bindings[3] & u64::from(QUIET) != 0);
+        if cx.world != FLAT {
+            segments::publish_limits(cpu);
+        }
     }
     0
 }
@@ -254,12 +262,22 @@ unsafe extern "sysv64" fn refuse(context: *mut Context, number: u32) -> u32 {
 /// As [`exec`].
 unsafe extern "sysv64" fn load_segment(context: *mut Context, index: u32, selector: u32) -> u32 {
     // SAFETY: by contract; the caller is emitted code, which holds no references.
-    let (cpu, env, descriptors) =
-        unsafe { (&mut *(*context).cpu, &mut *(*context).env, &mut *(*context).descriptors) };
+    let (cpu, env, descriptors, world) = unsafe {
+        (&mut *(*context).cpu, &mut *(*context).env, &mut *(*context).descriptors, (*context).world)
+    };
+    if cpu.real_or_vm86() {
+        if world == FLAT {
+            return 0;
+        }
+        fpu::settle(cpu);
+        descriptor::load_real(cpu, index as usize, selector as u16);
+        segments::publish_limits(cpu);
+        return 1;
+    }
     let Some(segment) = descriptors.data_segment(cpu, env, selector as u16) else { return 0 };
     let index = index as usize;
     let flat = segment.is_flat() && segment.is_readable() && segment.is_writable();
-    if !flat && matches!(index, seg::ES | seg::DS) {
+    if world == FLAT && !flat && matches!(index, seg::ES | seg::DS) {
         return 0;
     }
     fpu::settle(cpu);
@@ -270,26 +288,34 @@ unsafe extern "sysv64" fn load_segment(context: *mut Context, index: u32, select
     } else {
         cpu.bindings[3] &= !bit
     }
+    if world != FLAT {
+        segments::publish_limits(cpu);
+    }
     1
 }
 
-/// The run loop would look around now: goes on at EIP without it (2) if it would find nothing, else leaves
-/// (1).
+/// The run loop would look around now: goes on at EIP without it (2, or 3 in another world) if it would find
+/// nothing, else leaves (1).
 fn go_on_at_eip(cx: &mut Context, cpu: &mut CpuState, env: &mut Env<'_>) -> u32 {
     // SAFETY: the contract of the callers.
-    let counts = unsafe { &mut *cx.counts };
-    if cpu.retired >= cx.end || !counts.looks || !look::is_quiet(cpu, env) || !is_flat(cpu) {
+    let (counts, worlds) = unsafe { (&mut *cx.counts, &mut *cx.worlds) };
+    let passes = cpu.retired < cx.end && counts.looks && look::is_quiet(cpu, env);
+    let Some(world) = worlds.current(cpu).filter(|_| passes) else {
         counts.count_attention(look::why(cpu, env, cpu.retired >= cx.end));
         cx.kind = Left::Attention as u32;
         return 1;
-    }
+    };
     look::pass(cpu, env);
     let quiet = cpu.eflags & flags::IF != 0 || env.sys.is_quiet(true);
     assume(cpu, quiet);
     cx.tables = env.mem.view_address() as u64;
     cx.budget = cx.end.wrapping_sub(cpu.retired) as i64;
     cx.passed += 1;
-    2
+    if world != FLAT || cx.world != FLAT {
+        segments::publish(cpu, world);
+    }
+    // Calls under way are those of another world: EIP alone does not tell where they lead.
+    2 + u32::from(std::mem::replace(&mut cx.world, world) != world)
 }
 
 /// Addresses of the shared routines.
@@ -426,6 +452,7 @@ impl Routines {
             ; ret
         );
         let exec_keep = ops.offset().0;
+        let same_world = ops.new_dynamic_label();
         let plain = ops.new_dynamic_label();
         dynasm!(ops
             ; .arch x64
@@ -476,6 +503,13 @@ impl Routines {
             ; cmp eax, 1
             ; je =>leave_stored
             ; mov r8, [r13 + CONTEXT]
+            ; cmp eax, 2
+            ; je =>same_world
+            ; mov rsp, [r8 + C_STACK]
+            ; sub rsp, 8
+            ; lea r9, [=>bottom]
+            ; push r9
+            ; =>same_world
             ; mov r12, [r8 + C_BUDGET]
             ; mov r15, [r8 + C_TABLES]
             ; mov eax, [r13 + gpr(0)]
@@ -619,7 +653,7 @@ impl Routines {
         dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP]);
         let target_routine = ops.offset().0;
         dynasm!(ops ; .arch x64 ; =>target_r8);
-        emit_target(&mut ops, false, |ops| dynasm!(ops ; .arch x64 ; =>missed));
+        emit_target(&mut ops, false, false, |ops| dynasm!(ops ; .arch x64 ; =>missed));
         let target_missed = ops.offset().0;
         dynasm!(ops
             ; .arch x64
@@ -664,6 +698,8 @@ impl Routines {
         targets: &[Target],
         counts: &mut Counts,
         descriptors: &mut Descriptors,
+        worlds: &mut Worlds,
+        world: u32,
         address: usize,
         in_page: u32,
         end: u64,
@@ -695,7 +731,10 @@ impl Routines {
             passed: 0,
             counts,
             descriptors,
+            worlds,
+            world,
         };
+        segments::publish(cpu, world);
         let tables = env.mem.view_address();
         let base = cpu.eip.wrapping_sub(in_page);
         cpu.bindings = [

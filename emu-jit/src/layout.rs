@@ -23,6 +23,8 @@ pub(crate) const BIAS: i32 = 128;
 /// Host registers.
 pub(crate) mod host {
     pub(crate) const RAX: u8 = 0;
+    /// Guest EBP.
+    pub(crate) const EBP: u8 = 5;
     pub(crate) const R8: u8 = 8;
     pub(crate) const R9: u8 = 9;
     pub(crate) const R10: u8 = 10;
@@ -111,6 +113,22 @@ pub(crate) const DATA_SEGMENT: i32 = BINDINGS + 27;
 pub(crate) const MXCSR: i32 = at(offset_of!(CpuState, mxcsr));
 /// The value of MXCSR that Rust code runs with.
 pub(crate) const HOST_MXCSR: i32 = BINDINGS + 28;
+
+const LIMITS: i32 = at(offset_of!(CpuState, limits));
+
+/// Last offset at which segment `s` can be read, or -1 if it is not that simple (8 bytes). See
+/// [`crate::segments`].
+pub(crate) const fn read_limit(s: u8) -> i32 {
+    LIMITS + 8 * s as i32
+}
+
+/// The same for writing.
+pub(crate) const fn write_limit(s: u8) -> i32 {
+    LIMITS + 48 + 8 * s as i32
+}
+
+/// Number of the world that translated code runs in, in the upper bits ([`crate::segments::Worlds`]).
+pub(crate) const WORLD: i32 = LIMITS + 96;
 
 /// XMM register `n`.
 pub(crate) const fn xmm(n: u8) -> i32 {

@@ -1,7 +1,7 @@
 //! Execution engine that translates guest code to host code.
 //!
 //! [`Jit`] runs the blocks that the interpreter decodes; blocks that are executed often get host code.
-//! Everything rare (faults, interrupts, single-step, 16-bit modes, segments with limits) stays with the
+//! Everything rare (faults, interrupts, single-step) stays with the
 //! interpreter, which therefore remains the specification: an instruction without a lowering is a call of
 //! its interpreter function, and so is every memory access that leaves the fast path.
 //!
@@ -15,6 +15,7 @@
 //! | `counts.rs` | what was left to the interpreter, by mnemonic |
 //! | `descriptors.rs` | segment descriptors that were checked before |
 //! | `look.rs` | looks around without leaving host code |
+//! | `segments.rs` | 16-bit code, segments with a base or a limit |
 //! | `entry.rs` | the way into host code and back, what host code calls |
 //! | `targets.rs` | where indirect branches lead |
 //! | `fpu.rs` | the guest's x87 unit in the host's |
@@ -63,6 +64,8 @@ mod look;
 mod lower;
 mod options;
 mod parts;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod segments;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod targets;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

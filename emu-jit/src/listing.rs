@@ -81,8 +81,13 @@ pub struct Listing {
 /// Instructions of 32-bit guest code at an offset, one a line: offset in the page, bytes, text.
 #[must_use]
 pub fn guest_text(bytes: &[u8], offset: u32) -> String {
+    guest_text_of(32, bytes, offset)
+}
+
+/// The same of code with any number of bits.
+pub(crate) fn guest_text_of(bits: u32, bytes: &[u8], offset: u32) -> String {
     let mut text = String::new();
-    let mut decoder = Decoder::with_ip(32, bytes, u64::from(offset), DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(bits, bytes, u64::from(offset), DecoderOptions::NONE);
     let mut formatter = FastFormatter::new();
     while decoder.can_decode() {
         let ins = decoder.decode();

@@ -42,11 +42,13 @@ pub enum Part {
     Simd,
     /// Use of BMI2.
     Bmi2,
+    /// Translation of code whose segments are not flat, 16-bit code among it.
+    Segments,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Links,
         Self::Indirect,
         Self::Returns,
@@ -66,6 +68,7 @@ impl Part {
         Self::Mmx,
         Self::Simd,
         Self::Bmi2,
+        Self::Segments,
     ];
 
     /// Its name in options.
@@ -91,6 +94,7 @@ impl Part {
             Self::Mmx => "mmx",
             Self::Simd => "simd",
             Self::Bmi2 => "bmi2",
+            Self::Segments => "segments",
         }
     }
 }

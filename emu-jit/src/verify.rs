@@ -442,6 +442,12 @@ impl Verifier<'_> {
     /// What an instruction does to registers.
     fn change(&mut self, ins: &Instruction, state: &mut State) -> Result<(), String> {
         let m = ins.mnemonic();
+        if m == Mnemonic::Push
+            && ins.op0_kind() == OpKind::Register
+            && matches!(state.get(number(ins.op0_register())), Value::Host { .. } | Value::Wide)
+        {
+            return Err("a host address on the host's stack".to_owned());
+        }
         let flags = self.flags(ins, state);
         let special = self.special(ins, state);
         if ins.op0_kind() == OpKind::Memory && number(ins.memory_base()) == R13 {
@@ -496,7 +502,8 @@ impl Verifier<'_> {
             }
             let explicit = ins.op0_kind() == OpKind::Register && number(ins.op0_register()) == r;
             let wide = explicit && ins.op0_register().is_gpr64() && is_guest(r);
-            if wide && !matches!(special, Some(Value::Host { .. } | Value::Wide)) {
+            // What is popped was pushed with 32 bits.
+            if wide && m != Mnemonic::Pop && !matches!(special, Some(Value::Host { .. } | Value::Wide)) {
                 return Err(format!("a 64-bit result in guest register {r}"));
             }
         }

@@ -249,6 +249,8 @@ pub struct CpuState {
     pub has_apic: bool,
     /// More host bindings of translated code.
     pub pages: [u64; 6],
+    /// Reserved for translated code in segments that are not flat (never saved).
+    pub limits: [i64; 13],
 }
 
 const _: () = {
@@ -307,6 +309,7 @@ impl CpuState {
             tsc_offset: 0,
             has_apic: false,
             pages: [0; 6],
+            limits: [0; 13],
         };
         // v86 starts at F000:FFF0 with base F0000h (not FFFF0000h): the BIOS lies below 1 MiB too.
         cpu.set_segment(seg::CS, Segment { attr: 0x9B, ..Segment::real(0xF000, 0) });

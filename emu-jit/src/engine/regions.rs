@@ -12,11 +12,12 @@
 use emu_core::decode::{BlockId, Insn};
 use emu_core::mem::Memory;
 
-use super::{Jit, MAX_RECORDS};
+use super::{FLAT_CODE, Home, Jit, MAX_RECORDS};
 use crate::lazy::MAX_LAZY;
 use crate::lower::{self, Ending, Inner, Lowered, Member, Place, ending};
 use crate::options::Options;
 use crate::parts::Part;
+use crate::targets;
 
 /// Most blocks of a region.
 const MAX_BLOCKS: usize = 16;
@@ -57,11 +58,23 @@ impl Jit {
 
     /// The translation to enter at a block; `None` to let the interpreter run it.
     #[inline]
-    pub(super) fn choose(&mut self, id: BlockId, eip: u32, mem: &Memory) -> Option<u32> {
+    pub(super) fn choose(
+        &mut self,
+        id: BlockId,
+        home: Home,
+        limit: u32,
+        eip: u32,
+        mem: &Memory,
+    ) -> Option<u32> {
+        // Regions are for flat segments.
+        if !home.is_flat() {
+            self.recording = None;
+            return self.code(id, home, limit, mem);
+        }
         if self.recording.is_some() && self.follow(id, mem) {
             return None;
         }
-        let code = self.code(id, mem)?;
+        let code = self.code(id, home, limit, mem)?;
         let threshold = self.options.region_threshold;
         if threshold == Options::NEVER {
             return Some(code);
@@ -99,7 +112,7 @@ impl Jit {
         let block = self.core.cache().block(id);
         let count = block.count() as usize;
         let has_region = || {
-            let code = self.slots.get(id as usize).map_or(0, |slot| slot.code);
+            let code = self.slots.get(id as usize).map_or(0, |slot| slot.code[FLAT_CODE]);
             code != 0 && self.codes.get(code as usize - 1).is_some_and(|c| c.partner != 0)
         };
         let last = recording.blocks.last().copied().unwrap_or(id);
@@ -196,7 +209,7 @@ impl Jit {
     fn make_region(&mut self, recording: &Recording, mem: &Memory) -> Option<()> {
         let trace = self.trace(recording, mem)?;
         let head = *recording.blocks.first()?;
-        let of = self.slots.get(head as usize)?.code.checked_sub(1)?;
+        let of = self.slots.get(head as usize)?.code[FLAT_CODE].checked_sub(1)?;
         let full = self.lazies.list().len() + trace.members.len() + 1 > MAX_LAZY
             || self.sites.len() > MAX_RECORDS
             || self.edges.len() > MAX_RECORDS;
@@ -205,13 +218,14 @@ impl Jit {
         }
         let mut lowered = self.lower_region(&trace, mem)?;
         let first = self.codes.get(of as usize)?;
+        let home = first.home;
         // What enters the region may be sent on to its first block.
         lowered.entry = lowered.entry.zip(first.lazy_entry).map(|(a, b)| a | b);
         let target = first.entry;
         // Without room for it there will soon be room for everything.
         let at = self.cache.append_both(&lowered.code, lowered.hot)?;
         let first_edge = self.edges.len();
-        let number = self.install(head, at, &lowered, "region");
+        let number = self.install(head, home, at, &lowered, "region");
         let hot = lowered.hot as u32;
         if let Some(jump) = lowered.fallback {
             let place = if jump < hot { at.0 + jump } else { at.1 + (jump - hot) };
@@ -240,7 +254,7 @@ impl Jit {
             }
         }
         let address = self.cache.address(at.0) as u64;
-        let slot = &mut self.targets[recording.eip as usize & (super::TARGET_COUNT - 1)];
+        let slot = &mut self.targets[targets::place(recording.eip)];
         if slot.eip == recording.eip && slot.address == self.cache.address(target) as u64 {
             slot.address = address;
         }

@@ -4,13 +4,13 @@ use dynasm::dynasm;
 use dynasmrt::{DynasmApi, DynasmLabelApi};
 use emu_core::cpu::tlb::CODE_TABLE;
 use emu_core::decode::iced::register_number;
-use iced_x86::{Instruction, Mnemonic, OpKind};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
 use super::memory::Direction;
-use super::{Edge, Stub, Translator};
+use super::{Edge, Stub, Translator, plan};
 use crate::encode::{self, Rm};
 use crate::entry;
-use crate::layout::{CONTEXT, PAGE_BASE, host, pinned};
+use crate::layout::{CONTEXT, PAGE_BASE, host, pinned, seg_base};
 use crate::parts::Part;
 use crate::targets;
 
@@ -50,10 +50,34 @@ impl Translator<'_> {
         }
     }
 
+    /// Where the host returns to behind a call, in segments that are not flat: the guest has returned to EIP r8d.
+    fn returned_segmented(&mut self, page_eip: u32) {
+        let next = self.end_in_page() as i32;
+        let (eip, pfn) = (page_eip.wrapping_add(next as u32), self.place.pfn);
+        let miss = self.ops.new_dynamic_label();
+        self.stubs.push(Stub::Returned { at: miss });
+        dynasm!(self.ops
+            ; .arch x64
+            ; pop r9
+            ; mov r9d, r8d
+            ; add r9d, [BYTE r13 + seg_base(1) as i8]
+            ; shr r9d, 12
+            ; cmp r8d, eip as i32
+            ; jne =>miss
+            ; cmp DWORD [r15 + r9 * 4 + CODE_TABLE as i32], (pfn + 1) as i32
+            ; jne =>miss
+            ; mov DWORD [BYTE r13 + PAGE_BASE as i8], page_eip as i32
+        );
+        self.edge(next);
+    }
+
     /// Where the host returns to behind a call: the guest has returned to EIP r8d, which nearly always is
     /// the instruction behind its call, still in the same physical page. A direct call has left that EIP on the
     /// host's stack.
     fn returned(&mut self, direct: bool) {
+        if let Some(page_eip) = self.page_eip() {
+            return self.returned_segmented(page_eip);
+        }
         let next = self.end_in_page() as i32;
         let pfn = self.place.pfn;
         let miss = self.ops.new_dynamic_label();
@@ -106,24 +130,40 @@ impl Translator<'_> {
     fn far_edge(&mut self, target: i32, opcode: u8) {
         let at = self.ops.new_dynamic_label();
         self.stubs.push(Stub::FarEdge { at, number: self.edges.len() });
-        dynasm!(self.ops
-            ; .arch x64
-            ; mov r8d, [BYTE r13 + PAGE_BASE as i8]
-            ; add r8d, target
-            ; mov r9d, r8d
-            ; shr r9d, 12
-        );
+        // Where the target's page begins.
+        let page = self.page_eip().zip(self.place.features.segmented).map(|(page, segmented)| {
+            let eip = page.wrapping_add(target as u32);
+            debug_assert!(eip <= segmented.limit || target == 0x1000 || eip == 0x1_0000);
+            (eip, page.wrapping_add(target as u32 & !0xFFF))
+        });
+        match page {
+            None => dynasm!(self.ops
+                ; .arch x64
+                ; mov r8d, [BYTE r13 + PAGE_BASE as i8]
+                ; add r8d, target
+                ; mov r9d, r8d
+                ; shr r9d, 12
+            ),
+            Some((eip, _)) => dynasm!(self.ops
+                ; .arch x64
+                ; mov r8d, eip as i32
+                ; mov r9d, r8d
+                ; add r9d, [BYTE r13 + seg_base(1) as i8]
+                ; shr r9d, 12
+            ),
+        }
         // cmp dword [r15 + r9 * 4 + CODE_TABLE], no code entry
         self.ops.extend(&[0x43, 0x81, 0xBC, 0x8F]);
         self.ops.push_i32(CODE_TABLE as i32);
         let code_entry = self.ops.offset().0;
         self.ops.push_i32(-1);
-        dynasm!(self.ops
-            ; .arch x64
-            ; jne =>at
-            ; and r8d, -0x1000
-            ; mov [BYTE r13 + PAGE_BASE as i8], r8d
-        );
+        dynasm!(self.ops ; .arch x64 ; jne =>at);
+        match page {
+            None => dynasm!(self.ops ; .arch x64 ; and r8d, -0x1000 ; mov [BYTE r13 + PAGE_BASE as i8], r8d),
+            Some((_, page)) => {
+                dynasm!(self.ops ; .arch x64 ; mov DWORD [BYTE r13 + PAGE_BASE as i8], page as i32);
+            }
+        }
         self.host_frame(opcode);
         self.ops.push(opcode);
         let (branch, lazy) = (self.ops.offset().0, self.lazy);
@@ -151,13 +191,26 @@ impl Translator<'_> {
 
     /// Offset of a direct branch's target from the start of the page.
     pub(super) fn branch_target(&self) -> i32 {
-        (self.end_in_page() as i32).wrapping_add(self.insns[self.n].disp as i32)
+        match self.page_eip().zip(self.place.features.segmented) {
+            None => (self.end_in_page() as i32).wrapping_add(self.insns[self.n].disp as i32),
+            Some((page, segmented)) => plan::target(&self.insns[self.n], segmented).wrapping_sub(page) as i32,
+        }
+    }
+
+    /// An EIP that is not known before must lie within the code segment.
+    fn check_target(&mut self, r: u8, slow: dynasmrt::DynamicLabel) {
+        if let Some(segmented) = self.place.features.segmented
+            && segmented.limit != u32::MAX
+        {
+            dynasm!(self.ops ; .arch x64 ; cmp Rd(r), segmented.limit as i32 ; ja =>slow);
+        }
     }
 
     /// Goes to EIP r8d, or calls it.
     fn indirect(&mut self, opcode: u8) {
         let missed = self.place.routines.target_missed;
-        targets::emit_target(&mut self.ops, opcode == CALL, |ops| {
+        let flat = !self.is_segmented();
+        targets::emit_target(&mut self.ops, opcode == CALL, flat, |ops| {
             ops.push(0xE9);
             ops.push_distance_to(missed);
         });
@@ -166,24 +219,40 @@ impl Translator<'_> {
     /// Pushes the address behind the instruction. Changes r8-r10.
     fn push_return(&mut self) {
         let (slow, _) = self.slow();
-        let rm = self.frame_access(0, -4, Direction::Write, slow);
+        let unit = self.stack_unit();
+        let rm = self.frame_access(0, -(unit as i32), Direction::Write, slow);
         let next = self.end_in_page() as i32;
-        dynasm!(self.ops ; .arch x64 ; mov r10d, [BYTE r13 + PAGE_BASE as i8] ; add r10d, next);
-        encode::op(&mut self.ops, 4, &[0x89], host::R10, rm);
-        dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 - 4]);
+        match self.page_eip() {
+            None => {
+                dynasm!(self.ops ; .arch x64 ; mov r10d, [BYTE r13 + PAGE_BASE as i8] ; add r10d, next);
+            }
+            Some(page) => dynasm!(self.ops ; .arch x64 ; mov r10d, page.wrapping_add(next as u32) as i32),
+        }
+        encode::op(&mut self.ops, unit, &[0x89], host::R10, rm);
+        self.set_stack(host::ESP, -(unit as i32));
     }
 
     /// Loads the target of an indirect branch.
     fn load_target(&mut self, into: u8) {
         let ins = self.insn();
+        let narrow = self.insns[self.n].op16();
         if ins.op0_kind() == OpKind::Register {
             let r = pinned(register_number(ins.op0_register()));
-            dynasm!(self.ops ; .arch x64 ; mov Rd(into), Rd(r));
-        } else {
-            let (slow, _) = self.slow();
-            let rm = self.operand(4, Direction::Read, slow);
-            encode::op(&mut self.ops, 4, &[0x8B], into, rm);
+            if narrow {
+                dynasm!(self.ops ; .arch x64 ; movzx Rd(into), Rw(r));
+            } else {
+                dynasm!(self.ops ; .arch x64 ; mov Rd(into), Rd(r));
+            }
+            if self.is_segmented() {
+                let (slow, _) = self.slow();
+                self.check_target(into, slow);
+            }
+            return;
         }
+        let (slow, _) = self.slow();
+        let rm = self.operand(if narrow { 2 } else { 4 }, Direction::Read, slow);
+        encode::op(&mut self.ops, 4, if narrow { &[0x0F, 0xB7] } else { &[0x8B] }, into, rm);
+        self.check_target(into, slow);
     }
 
     /// Lowers a control transfer. False if the instruction is none.
@@ -226,8 +295,10 @@ impl Translator<'_> {
             Mnemonic::Ret => {
                 let (slow, _) = self.slow();
                 let rm = self.frame_access(0, 0, Direction::Read, slow);
-                encode::op(&mut self.ops, 4, &[0x8B], host::R8, rm);
-                let pop = 4 + (self.insns[self.n].imm & 0xFFFF) as i32;
+                let unit = self.stack_unit();
+                encode::op(&mut self.ops, 4, if unit == 2 { &[0x0F, 0xB7] } else { &[0x8B] }, host::R8, rm);
+                self.check_target(host::R8, slow);
+                let pop = unit as i32 + (self.insns[self.n].imm & 0xFFFF) as i32;
                 if self.place.features.count {
                     dynasm!(self.ops
                         ; .arch x64
@@ -236,16 +307,26 @@ impl Translator<'_> {
                     );
                 }
                 // To what is behind the host's call, or to the trampoline.
-                dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + pop] ; ret);
+                if self.is_stack16() {
+                    dynasm!(self.ops ; .arch x64 ; lea r14w, [r14 + pop]);
+                } else {
+                    dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + pop]);
+                }
+                dynasm!(self.ops ; .arch x64 ; ret);
             }
             Mnemonic::Loop => {
                 self.leave_lazy();
-                dynasm!(self.ops ; .arch x64 ; sub ecx, 1);
+                if counts_in_cx(&ins) {
+                    dynasm!(self.ops ; .arch x64 ; sub cx, 1);
+                } else {
+                    dynasm!(self.ops ; .arch x64 ; sub ecx, 1);
+                }
                 self.branch(5, self.branch_target());
             }
-            Mnemonic::Jecxz => {
+            Mnemonic::Jcxz | Mnemonic::Jecxz => {
                 self.leave_lazy();
-                encode::op(&mut self.ops, 4, &[0x85], 1, Rm::Reg(1));
+                let size = if ins.mnemonic() == Mnemonic::Jcxz { 2 } else { 4 };
+                encode::op(&mut self.ops, size, &[0x85], 1, Rm::Reg(1));
                 self.branch(4, self.branch_target());
             }
             _ if ins.is_jcc_short_or_near() => {
@@ -257,6 +338,11 @@ impl Translator<'_> {
         }
         true
     }
+}
+
+/// LOOP by CX.
+fn counts_in_cx(ins: &Instruction) -> bool {
+    matches!(ins.code(), Code::Loop_rel8_16_CX | Code::Loop_rel8_32_CX)
 }
 
 fn is_in_page(target: i32) -> bool {

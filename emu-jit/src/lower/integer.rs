@@ -125,16 +125,21 @@ impl Translator<'_> {
             Mnemonic::Pop => {
                 let (slow, back) = self.slow();
                 let rm = self.frame_access(0, 0, Direction::Read, slow);
-                let r = self.reg(0);
+                let (r, unit) = (self.reg(0), self.stack_unit());
                 // ESP as destination: the value read wins.
-                encode::op(&mut self.ops, 4, &[0x8B], host::R11, rm);
-                dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + 4] ; mov Rd(r), r11d ; =>back);
+                encode::op(&mut self.ops, unit, &[0x8B], host::R11, rm);
+                self.set_stack(host::ESP, unit as i32);
+                encode::op(&mut self.ops, unit, &[0x89], host::R11, Rm::Reg(r));
+                dynasm!(self.ops ; .arch x64 ; =>back);
             }
             Mnemonic::Leave => {
                 let (slow, back) = self.slow();
                 let rm = self.frame_access(1, 0, Direction::Read, slow);
-                encode::op(&mut self.ops, 4, &[0x8B], host::R11, rm);
-                dynasm!(self.ops ; .arch x64 ; lea r14d, [rbp + 4] ; mov ebp, r11d ; =>back);
+                let unit = self.stack_unit();
+                encode::op(&mut self.ops, unit, &[0x8B], host::R11, rm);
+                self.set_stack(host::EBP, unit as i32);
+                encode::op(&mut self.ops, unit, &[0x89], host::R11, Rm::Reg(host::EBP));
+                dynasm!(self.ops ; .arch x64 ; =>back);
             }
             Mnemonic::Shl | Mnemonic::Sal => self.shift(size, 4),
             Mnemonic::Shr => self.shift(size, 5),
@@ -410,25 +415,27 @@ impl Translator<'_> {
 
     fn push(&mut self) {
         let (slow, back) = self.slow();
+        let unit = self.stack_unit();
         let value = match self.kind(0) {
             Kind::Register => Some(self.reg(0)),
             Kind::Immediate => None,
             Kind::Memory => {
-                let rm = self.operand(4, Direction::Read, slow);
-                encode::op(&mut self.ops, 4, &[0x8B], host::R11, rm);
+                let rm = self.operand(unit, Direction::Read, slow);
+                encode::op(&mut self.ops, unit, &[0x8B], host::R11, rm);
                 Some(host::R11)
             }
         };
-        let rm = self.frame_access(0, -4, Direction::Write, slow);
+        let rm = self.frame_access(0, -(unit as i32), Direction::Write, slow);
         match value {
-            Some(r) => encode::op(&mut self.ops, 4, &[0x89], r, rm),
+            Some(r) => encode::op(&mut self.ops, unit, &[0x89], r, rm),
             None => {
                 let v = self.insns[self.n].imm;
-                encode::op(&mut self.ops, 4, &[0xC7], 0, rm);
-                encode::imm(&mut self.ops, 4, v);
+                encode::op(&mut self.ops, unit, &[0xC7], 0, rm);
+                encode::imm(&mut self.ops, unit, v);
             }
         }
-        dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 - 4] ; =>back);
+        self.set_stack(host::ESP, -(unit as i32));
+        dynasm!(self.ops ; .arch x64 ; =>back);
     }
 
     /// The operand of a shift or rotation, checked for writing.

@@ -24,6 +24,20 @@ impl Translator<'_> {
     /// Computes the effective address of the memory operand. Changes no flags. The result is in r8 or in
     /// a guest register.
     pub(super) fn effective_address(&mut self, ins: &Instruction) -> u8 {
+        if self.insns[self.n].addr16() {
+            let disp = i32::from(ins.memory_displacement32() as u16);
+            if (ins.memory_base(), ins.memory_index()) == (Register::None, Register::None) {
+                dynasm!(self.ops ; .arch x64 ; mov r8d, disp);
+                return host::R8;
+            }
+            let a = self.sum(ins);
+            dynasm!(self.ops ; .arch x64 ; movzx r8d, Rw(a));
+            return host::R8;
+        }
+        self.sum(ins)
+    }
+
+    fn sum(&mut self, ins: &Instruction) -> u8 {
         let disp = ins.memory_displacement32() as i32;
         let base = ins.memory_base();
         let index = ins.memory_index();
@@ -58,6 +72,14 @@ impl Translator<'_> {
     /// the result says, until r8 or r9 changes. Changes r8-r10 and the host's flags.
     pub(super) fn operand(&mut self, size: u32, direction: Direction, slow: DynamicLabel) -> Rm {
         let ins = self.insn();
+        if self.is_segmented() {
+            let address = self.effective_address(&ins);
+            if address != host::R8 {
+                dynasm!(self.ops ; .arch x64 ; mov r8d, Rd(address));
+            }
+            let segment = self.insns[self.n].seg;
+            return self.check_in_segment(segment, size, direction, slow);
+        }
         for (which, register) in NAMES.into_iter().enumerate() {
             if size <= 8 && frame::is_relative(&ins, register) && self.is_covered(which, direction) {
                 return self.framed(which, ins.memory_displacement32() as i32, size, direction, slow);
@@ -112,6 +134,62 @@ impl Translator<'_> {
         }
         self.clobber();
         Rm::Guest(host::R9, address, 0)
+    }
+
+    /// The block is not for flat segments.
+    pub(super) fn is_segmented(&self) -> bool {
+        self.place.features.segmented.is_some()
+    }
+
+    /// Checks that `size` bytes from the offset in r8 on can be accessed in a segment, and makes the offset a linear
+    /// address. Changes r9 and the host's flags.
+    pub(super) fn in_segment(&mut self, segment: u8, size: u32, direction: Direction, slow: DynamicLabel) {
+        let limit = match direction {
+            Direction::Read => layout::read_limit(segment),
+            Direction::Write => layout::write_limit(segment),
+        };
+        if size == 1 {
+            dynasm!(self.ops ; .arch x64 ; cmp r8, [r13 + limit]);
+        } else {
+            dynasm!(self.ops ; .arch x64 ; lea r9, [BYTE r8 + (size as i8 - 1)] ; cmp r9, [r13 + limit]);
+        }
+        dynasm!(self.ops ; .arch x64 ; jg =>slow ; add r8d, [BYTE r13 + seg_base(segment) as i8]);
+    }
+
+    /// The same, and checks the linear address.
+    pub(super) fn check_in_segment(
+        &mut self,
+        segment: u8,
+        size: u32,
+        direction: Direction,
+        slow: DynamicLabel,
+    ) -> Rm {
+        self.in_segment(segment, size, direction, slow);
+        self.check(host::R8, size, direction, slow)
+    }
+
+    /// Bytes that the current instruction moves to or from the stack.
+    pub(super) fn stack_unit(&self) -> u32 {
+        if self.insns[self.n].op16() { 2 } else { 4 }
+    }
+
+    /// SS.B is clear.
+    pub(super) fn is_stack16(&self) -> bool {
+        self.place.features.segmented.is_some_and(|s| !s.mode.stack32())
+    }
+
+    /// The stack pointer becomes a register plus a constant. No flag changes.
+    pub(super) fn set_stack(&mut self, from: u8, by: i32) {
+        match (self.is_stack16(), i8::try_from(by)) {
+            // A byte shorter than with any register.
+            (false, Ok(by)) if from == host::ESP => dynasm!(self.ops ; .arch x64 ; lea r14d, [BYTE r14 + by]),
+            (false, Ok(by)) if from == host::EBP => dynasm!(self.ops ; .arch x64 ; lea r14d, [BYTE rbp + by]),
+            (false, Err(_)) if from == host::ESP => dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + by]),
+            (false, Ok(by)) => dynasm!(self.ops ; .arch x64 ; lea r14d, [BYTE Rq(from) + by]),
+            (false, Err(_)) => dynasm!(self.ops ; .arch x64 ; lea r14d, [Rq(from) + by]),
+            (true, Ok(by)) => dynasm!(self.ops ; .arch x64 ; lea r14w, [BYTE Rq(from) + by]),
+            (true, Err(_)) => dynasm!(self.ops ; .arch x64 ; lea r14w, [Rq(from) + by]),
+        }
     }
 
     fn is_covered(&self, which: usize, direction: Direction) -> bool {
@@ -223,7 +301,8 @@ impl Translator<'_> {
         );
     }
 
-    /// Checks a 4-byte access at a distance from ESP or EBP (index into the followed registers).
+    /// Checks an access of [`Translator::stack_unit`] bytes on the stack, at a distance from ESP or EBP (index into
+    /// the followed registers).
     pub(super) fn frame_access(
         &mut self,
         which: usize,
@@ -232,6 +311,16 @@ impl Translator<'_> {
         slow: DynamicLabel,
     ) -> Rm {
         let r = pinned(FOLLOWED[which]);
+        if self.is_segmented() {
+            match i8::try_from(disp) {
+                Ok(disp) => dynasm!(self.ops ; .arch x64 ; lea r8d, [BYTE Rq(r) + disp]),
+                Err(_) => dynasm!(self.ops ; .arch x64 ; lea r8d, [Rq(r) + disp]),
+            }
+            if self.is_stack16() {
+                dynasm!(self.ops ; .arch x64 ; movzx r8d, r8w);
+            }
+            return self.check_in_segment(2, self.stack_unit(), direction, slow);
+        }
         if self.is_covered(which, direction) {
             return self.framed(which, disp, 4, direction, slow);
         }

@@ -40,6 +40,7 @@ use crate::entry::{Routines, Site};
 use crate::layout::{KEPT, host, pinned};
 use crate::lazy::Lazy;
 use crate::parts::{Part, Parts};
+use crate::segments::Segmented;
 pub(crate) use frame::{ALWAYS, FOLLOWED};
 
 use frame::Frames;
@@ -61,6 +62,8 @@ pub(crate) struct Features {
     pub(crate) poison: bool,
     /// Count returns.
     pub(crate) count: bool,
+    /// What the block is translated for, if segments are not flat.
+    pub(crate) segmented: Option<Segmented>,
 }
 
 impl Features {
@@ -136,6 +139,8 @@ enum Stub {
     },
     /// An access that is not aligned: does it cross a page?
     Unaligned { at: DynamicLabel, address: u8, size: u32, back: DynamicLabel, slow: DynamicLabel },
+    /// A repeated string instruction is left to the interpreter, with what it has pushed on the host's stack.
+    Unsaved { at: DynamicLabel, slow: DynamicLabel },
     /// A followed register's accesses do not lie in one fast page.
     NoFrame { at: DynamicLabel, back: DynamicLabel },
     /// An access relative to a followed register has to look for itself.
@@ -238,7 +243,8 @@ struct Translator<'a> {
 /// Translates the block whose bytes and decoded instructions are given. `None` if the bytes are not what
 /// was decoded.
 pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]) -> Option<Lowered> {
-    let mut decoder = Decoder::new(32, bytes, DecoderOptions::NONE);
+    let bits = if place.features.segmented.is_none_or(|s| s.mode.code32()) { 32 } else { 16 };
+    let mut decoder = Decoder::new(bits, bytes, DecoderOptions::NONE);
     let mut ins = Vec::with_capacity(insns.len());
     for insn in insns {
         decoder.set_position(usize::from(insn.end).checked_sub(usize::from(insn.len))?).ok()?;
@@ -253,7 +259,7 @@ pub(crate) fn translate<'a>(place: Place<'a>, bytes: &'a [u8], insns: &'a [Insn]
     if place.inner.iter().zip(&plans).any(|(inner, &plan)| inner.is_some() && plan != Plan::Native) {
         return None;
     }
-    let frames = match place.features.has(Part::Frames) {
+    let frames = match place.features.has(Part::Frames) && place.features.segmented.is_none() {
         true => frame::find(&ins, insns, &plans, !place.inner.is_empty(), place.is_loop),
         false => Frames::none(insns.len()),
     };
@@ -391,6 +397,11 @@ impl Translator<'_> {
     /// The instruction being lowered.
     fn insn(&self) -> Instruction {
         self.ins[self.n]
+    }
+
+    /// EIP of the first byte of the page, if it is known.
+    fn page_eip(&self) -> Option<u32> {
+        self.place.features.segmented.map(|s| s.eip.wrapping_sub(self.place.in_page))
     }
 
     /// Offset behind the current instruction from the start of the page.
@@ -554,6 +565,9 @@ impl Translator<'_> {
                         ; jz =>back
                         ; jmp =>slow
                     );
+                }
+                Stub::Unsaved { at, slow } => {
+                    dynasm!(self.ops ; .arch x64 ; =>at ; pop rcx ; pop rdi ; pop rsi ; jmp =>slow);
                 }
                 Stub::NoFrame { at, back } => {
                     dynasm!(self.ops ; .arch x64 ; =>at ; xor r9d, r9d ; jmp =>back);

@@ -7,6 +7,7 @@ use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 use super::{Features, mmx, simd, string, system, x87};
 use crate::layout::pinned;
 use crate::parts::Part;
+use crate::segments::Segmented;
 
 /// How an instruction is lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,7 +340,7 @@ pub(super) fn is_direct(i: &Instruction) -> bool {
     i.is_jcc_short_or_near()
         || i.is_jmp_short_or_near()
         || i.is_call_near()
-        || matches!(i.mnemonic(), Mnemonic::Jecxz | Mnemonic::Loop)
+        || matches!(i.mnemonic(), Mnemonic::Jcxz | Mnemonic::Jecxz | Mnemonic::Loop)
 }
 
 /// It reads flags from the host's, so they may be computed again for it.
@@ -376,7 +377,7 @@ pub(super) fn written(ins: &Instruction) -> u16 {
         Mnemonic::Cdq | Mnemonic::Cwd => 1 << 2,
         Mnemonic::Cwde | Mnemonic::Cbw => 1 << 0,
         Mnemonic::Mul | Mnemonic::Imul | Mnemonic::Div | Mnemonic::Idiv => 1 << 0 | 1 << 2,
-        Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushfd => 1 << 4,
+        Mnemonic::Push | Mnemonic::Pop | Mnemonic::Pushf | Mnemonic::Pushfd => 1 << 4,
         Mnemonic::Cmpxchg => 1 << 0,
         Mnemonic::Cmpxchg8b => 1 << 0 | 1 << 2,
         _ if ins.is_string_instruction() => 1 << 0 | 1 << 1 | 1 << 6 | 1 << 7,
@@ -386,7 +387,7 @@ pub(super) fn written(ins: &Instruction) -> u16 {
 }
 
 fn uses_stack(m: Mnemonic) -> bool {
-    matches!(m, Mnemonic::Push | Mnemonic::Pop | Mnemonic::Leave | Mnemonic::Pushfd)
+    matches!(m, Mnemonic::Push | Mnemonic::Pop | Mnemonic::Leave | Mnemonic::Pushf | Mnemonic::Pushfd)
 }
 
 /// Native instructions that may be left to the interpreter although they access no memory, or whose
@@ -394,7 +395,13 @@ fn uses_stack(m: Mnemonic) -> bool {
 fn leaves_otherwise(m: Mnemonic) -> bool {
     matches!(
         m,
-        Mnemonic::Div | Mnemonic::Idiv | Mnemonic::Cli | Mnemonic::Cld | Mnemonic::Std | Mnemonic::Pushfd
+        Mnemonic::Div
+            | Mnemonic::Idiv
+            | Mnemonic::Cli
+            | Mnemonic::Cld
+            | Mnemonic::Std
+            | Mnemonic::Pushf
+            | Mnemonic::Pushfd
     )
 }
 
@@ -456,10 +463,11 @@ pub(super) fn is_nop(m: Mnemonic) -> bool {
     )
 }
 
-/// A memory operand that the emitter can address: 32-bit addresses, and not through CS, which may not be
-/// written.
-fn is_addressable(ins: &Instruction, insn: &Insn) -> bool {
-    !insn.addr16() && (ins.memory_segment() != Register::CS || ins.mnemonic() == Mnemonic::Lea)
+/// A memory operand that the emitter can address. Where segments are taken to be flat: 32-bit addresses, and not
+/// through CS, which may not be written.
+fn is_addressable(ins: &Instruction, insn: &Insn, features: Features) -> bool {
+    features.segmented.is_some()
+        || !insn.addr16() && (ins.memory_segment() != Register::CS || ins.mnemonic() == Mnemonic::Lea)
 }
 
 fn is_general(r: Register) -> bool {
@@ -484,12 +492,13 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
     }
     let memory = has_memory(ins);
     if is_vector_or_float(ins) {
-        return !memory || is_addressable(ins, insn);
+        return !memory || is_addressable(ins, insn, features);
     }
-    if memory && !is_addressable(ins, insn) && m != Mnemonic::Lea {
+    if memory && !is_addressable(ins, insn, features) && m != Mnemonic::Lea {
         return false;
     }
-    if system::is_native(ins, insn) || string::is_native(ins, insn) {
+    let segmented = features.segmented.is_some();
+    if system::is_native(ins, insn, segmented) || string::is_native(ins, insn, segmented) {
         return true;
     }
     if !only_general(ins) {
@@ -521,11 +530,11 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
             let word_swap = m == Mnemonic::Bswap && size(ins) == 2;
             !(high && to_esp || word_swap)
         }
-        Mnemonic::Lea => is_addressable(ins, insn),
+        Mnemonic::Lea => is_addressable(ins, insn, features),
         Mnemonic::Cdq | Mnemonic::Cwde | Mnemonic::Cbw | Mnemonic::Cwd => true,
-        Mnemonic::Push => !insn.op16() && (memory || register(0) || is_immediate(ins)),
-        Mnemonic::Pop => !insn.op16() && register(0),
-        Mnemonic::Leave => !insn.op16(),
+        Mnemonic::Push => (segmented || !insn.op16()) && (memory || register(0) || is_immediate(ins)),
+        Mnemonic::Pop => (segmented || !insn.op16()) && register(0),
+        Mnemonic::Leave => segmented || !insn.op16(),
         Mnemonic::Shl | Mnemonic::Sal | Mnemonic::Shr | Mnemonic::Sar => match shift_count(ins) {
             Some(count) => count != 0 && count < 8 * size(ins),
             None => !visible || (features.bmi2 && register(0) && size(ins) == 4),
@@ -546,23 +555,42 @@ fn is_native(ins: &Instruction, insn: &Insn, visible: bool, features: Features) 
         Mnemonic::Div | Mnemonic::Idiv => size(ins) == 4,
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc => {
             let based = matches!(ins.memory_segment(), Register::FS | Register::GS);
-            register(0) || ins.op1_kind() == OpKind::Immediate8 || (size(ins) == 4 && !based)
+            register(0) || ins.op1_kind() == OpKind::Immediate8 || (size(ins) == 4 && !based && !segmented)
         }
         Mnemonic::Bsf | Mnemonic::Bsr | Mnemonic::Tzcnt | Mnemonic::Lzcnt => size(ins) == 4,
         Mnemonic::Clc | Mnemonic::Stc | Mnemonic::Cmc | Mnemonic::Cld | Mnemonic::Std | Mnemonic::Cli => true,
         Mnemonic::Jmp => {
-            ins.is_jmp_short_or_near() && !insn.op16() || ins.is_jmp_near_indirect() && !insn.op16()
+            ins.is_jmp_short_or_near() && is_reached(insn, features)
+                || ins.is_jmp_near_indirect() && (segmented || !insn.op16())
         }
-        Mnemonic::Call => !insn.op16() && (ins.is_call_near() || ins.is_call_near_indirect()),
-        Mnemonic::Ret => !insn.op16(),
-        Mnemonic::Loop | Mnemonic::Jecxz => {
+        Mnemonic::Call => {
+            ins.is_call_near() && is_reached(insn, features)
+                || ins.is_call_near_indirect() && (segmented || !insn.op16())
+        }
+        Mnemonic::Ret => segmented || !insn.op16(),
+        Mnemonic::Loop | Mnemonic::Jecxz if !segmented => {
             use iced_x86::Code;
             matches!(ins.code(), Code::Loop_rel8_32_ECX | Code::Jecxz_rel8_32)
         }
-        _ if ins.is_jcc_short_or_near() => !insn.op16(),
+        Mnemonic::Loop | Mnemonic::Jecxz | Mnemonic::Jcxz => segmented && is_reached(insn, features),
+        _ if ins.is_jcc_short_or_near() => is_reached(insn, features),
         // SETcc and CMOVcc.
         _ => ins.condition_code() != ConditionCode::None && ins.op_count() <= 2 && !is_branch(ins),
     }
+}
+
+/// Whether a relative branch needs no check of its target.
+fn is_reached(insn: &Insn, features: Features) -> bool {
+    match features.segmented {
+        None => !insn.op16(),
+        Some(segmented) => target(insn, segmented) <= segmented.limit,
+    }
+}
+
+/// Where a relative branch leads.
+pub(super) fn target(insn: &Insn, segmented: Segmented) -> u32 {
+    let eip = segmented.eip.wrapping_add(u32::from(insn.end)).wrapping_add(insn.disp);
+    if insn.op16() { eip & 0xFFFF } else { eip }
 }
 
 /// The part of the translator that lowers the instruction is switched off.
@@ -596,7 +624,14 @@ fn is_branch(ins: &Instruction) -> bool {
 }
 
 fn is_immediate(ins: &Instruction) -> bool {
-    matches!(ins.op0_kind(), OpKind::Immediate32 | OpKind::Immediate8to32 | OpKind::Immediate8)
+    matches!(
+        ins.op0_kind(),
+        OpKind::Immediate32
+            | OpKind::Immediate16
+            | OpKind::Immediate8to32
+            | OpKind::Immediate8to16
+            | OpKind::Immediate8
+    )
 }
 
 /// AH CH DH BH.

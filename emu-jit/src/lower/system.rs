@@ -18,7 +18,7 @@ pub(super) fn is_system(ins: &Instruction) -> bool {
     match ins.mnemonic() {
         Mnemonic::Push | Mnemonic::Pop => segment(0),
         Mnemonic::Mov => segment(0) || segment(1),
-        Mnemonic::Pushfd | Mnemonic::Sti => true,
+        Mnemonic::Pushf | Mnemonic::Pushfd | Mnemonic::Sti => true,
         _ => false,
     }
 }
@@ -30,7 +30,7 @@ pub(super) fn loads_segment(ins: &Instruction) -> bool {
         && ins.op0_register().is_segment_register()
 }
 
-pub(super) fn is_native(ins: &Instruction, insn: &Insn) -> bool {
+pub(super) fn is_native(ins: &Instruction, insn: &Insn, segmented: bool) -> bool {
     if !is_system(ins) {
         return false;
     }
@@ -38,8 +38,8 @@ pub(super) fn is_native(ins: &Instruction, insn: &Insn) -> bool {
     let loadable = matches!(ins.op0_register(), Register::ES | Register::DS | Register::FS | Register::GS);
     let general = |n| ins.op_kind(n) == OpKind::Memory || !ins.op_register(n).is_gpr8();
     match ins.mnemonic() {
-        Mnemonic::Push | Mnemonic::Pushfd => !insn.op16(),
-        Mnemonic::Pop => !insn.op16() && loadable,
+        Mnemonic::Push | Mnemonic::Pushf | Mnemonic::Pushfd => segmented || !insn.op16(),
+        Mnemonic::Pop => (segmented || !insn.op16()) && loadable,
         Mnemonic::Mov if ins.op0_register().is_segment_register() => loadable && general(1),
         _ => true,
     }
@@ -51,7 +51,8 @@ pub(super) fn falls_through(ins: &Instruction) -> bool {
     let segment = ins.op_count() != 0 && ins.op0_register().is_segment_register();
     match ins.mnemonic() {
         Mnemonic::Mov | Mnemonic::Pop => segment,
-        Mnemonic::Popfd
+        Mnemonic::Popf
+        | Mnemonic::Popfd
         | Mnemonic::Sti
         | Mnemonic::Lds
         | Mnemonic::Les
@@ -74,15 +75,17 @@ impl Translator<'_> {
         match ins.mnemonic() {
             Mnemonic::Push => {
                 let (slow, back) = self.slow();
-                let rm = self.frame_access(0, -4, Direction::Write, slow);
+                let unit = self.stack_unit() as i32;
+                let rm = self.frame_access(0, -unit, Direction::Write, slow);
                 let from = layout::selector(number(ins.op0_register()));
                 // Only the lower half of the slot is written.
                 dynasm!(self.ops ; .arch x64 ; movzx r10d, WORD [r13 + from]);
                 encode::op(&mut self.ops, 2, &[0x89], host::R10, rm);
-                dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 - 4] ; =>back);
+                self.set_stack(host::ESP, -unit);
+                dynasm!(self.ops ; .arch x64 ; =>back);
                 false
             }
-            Mnemonic::Pushfd => {
+            Mnemonic::Pushf | Mnemonic::Pushfd => {
                 self.push_flags();
                 false
             }
@@ -139,7 +142,8 @@ impl Translator<'_> {
         self.call_routine(routine);
         dynasm!(self.ops ; .arch x64 ; test r8d, r8d ; jz =>slow);
         if pop {
-            dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 + 4]);
+            let unit = self.stack_unit() as i32;
+            self.set_stack(host::ESP, unit);
         }
         self.clobber();
         let next = self.end_in_page();
@@ -162,9 +166,15 @@ impl Translator<'_> {
             ; and r10d, kept
             ; or r11d, r10d
         );
-        let rm = self.frame_access(0, -4, Direction::Write, slow);
-        encode::op(&mut self.ops, 4, &[0x89], host::R11, rm);
-        dynasm!(self.ops ; .arch x64 ; lea r14d, [r14 - 4] ; =>back);
+        let unit = self.stack_unit();
+        if self.is_segmented() {
+            // VM86 has its own rules.
+            dynasm!(self.ops ; .arch x64 ; test DWORD [BYTE r13 + EFLAGS as i8], flags::VM as i32 ; jnz =>slow);
+        }
+        let rm = self.frame_access(0, -(unit as i32), Direction::Write, slow);
+        encode::op(&mut self.ops, unit, &[0x89], host::R11, rm);
+        self.set_stack(host::ESP, -(unit as i32));
+        dynasm!(self.ops ; .arch x64 ; =>back);
         self.clobber();
     }
 

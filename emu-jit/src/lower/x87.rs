@@ -204,7 +204,7 @@ impl Translator<'_> {
     /// Records the offset of the operand that was just accessed. Changes r10 and the host's flags.
     fn note_operand(&mut self, rm: Rm, segment: u8) {
         let Rm::Guest(_, address, disp) = rm else { return };
-        if matches!(segment, 4 | 5) {
+        if matches!(segment, 4 | 5) || self.is_segmented() {
             dynasm!(self.ops
                 ; .arch x64
                 ; mov r10d, Rd(address)
