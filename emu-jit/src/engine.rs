@@ -7,13 +7,14 @@ use std::io;
 use emu_core::bus::SystemBus;
 use emu_core::cpu::ModeKey;
 use emu_core::cpu::{CpuState, flags};
-use emu_core::decode::block::{KeyMap, MAX_INSNS, block_key};
+use emu_core::decode::block::{Block, KeyMap, MAX_INSNS, block_key};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::engine::{Counter, CpuEngine, EngineStats, Exit};
 use emu_core::interp::{Env, Fetched, Interpreter};
 use emu_core::mem::Memory;
 
 use crate::assume;
+use crate::calls::Calls;
 use crate::code::CodeCache;
 use crate::counts::Counts;
 use crate::descriptors::Descriptors;
@@ -67,8 +68,10 @@ pub struct JitStats {
     pub returns: u64,
     /// Returns that did not go behind the call they belong to.
     pub returns_missed: u64,
-    /// Returns without a call in the same stay.
+    /// Returns without a call that is remembered.
     pub returns_unpaired: u64,
+    /// Returns behind the call they belong to, past calls that have not returned.
+    pub returns_resumed: u64,
     /// Interpreter functions called from host code for instructions without a lowering.
     pub calls: u64,
     /// Interpreter functions called from host code because an access was not fast, or another condition of
@@ -158,6 +161,7 @@ pub struct Jit {
     stats: JitStats,
     counts: Box<Counts>,
     descriptors: Descriptors,
+    calls: Box<Calls>,
     symbols: Option<Symbols>,
     recording: Option<regions::Recording>,
     /// Regions that a block is part of.
@@ -213,6 +217,7 @@ impl Jit {
             stats: JitStats::default(),
             counts: Counts::new(options.has(Part::Looks)),
             descriptors: Descriptors::default(),
+            calls: Calls::new(),
             symbols: None,
             recording: None,
             members: KeyMap::default(),
@@ -260,7 +265,7 @@ impl Jit {
         let alive = self.codes.iter().enumerate().filter(is_alive);
         let lists = alive.filter_map(|(_, code)| {
             let block = self.core.cache().block(code.block);
-            let guest = mem.ram().get(u64::from(block.phys()), block.bytes() as usize)?;
+            let guest = guest_bytes(block, mem)?;
             let hot = self.cache.read(code.entry, code.lens.0)?;
             let cold = self.cache.read(code.cold, code.lens.1)?;
             let layout = Layout {
@@ -273,9 +278,9 @@ impl Jit {
             Some(Listing {
                 phys: block.phys(),
                 region: code.is_region,
-                guest: guest.to_vec(),
-                guest_text: listing::guest_text(guest, block.phys() & 0xFFF),
+                guest_text: listing::guest_text(&guest, block.phys() & 0xFFF),
                 host_text: listing::host_text(&host, layout, &self.routines),
+                guest,
                 address: layout.address,
                 host,
             })
@@ -286,6 +291,7 @@ impl Jit {
     /// Drops all translations; decoded blocks stay.
     fn drop_all(&mut self) {
         self.cache.reset();
+        self.calls.forget();
         self.codes.clear();
         self.edges.clear();
         self.sites.clear();
@@ -331,6 +337,7 @@ impl Jit {
         let Some(code) = self.codes.get_mut(number as usize) else { return };
         let (entry, dead) = (code.entry, code.dead);
         let incoming = std::mem::take(&mut code.incoming);
+        self.calls.forget();
         self.cache.patch(entry, &[0xE9]);
         self.cache.patch_branch(entry + 1, dead);
         for edge in incoming {
@@ -395,17 +402,15 @@ impl Jit {
 
     fn lower(&self, id: BlockId, mem: &Memory) -> Option<lower::Lowered> {
         let block = self.core.cache().block(id);
-        if block.second_page().is_some() {
-            return None;
-        }
         let insns = self.core.cache().insns(block.run(id));
-        let bytes = mem.ram().get(u64::from(block.phys()), block.bytes() as usize)?;
+        let bytes = guest_bytes(block, mem)?;
         let place = Place {
             cache: &self.cache,
             routines: &self.routines,
             in_page: block.phys() & 0xFFF,
             entry: block.phys() & 0xFFF,
             pfn: block.phys() >> 12,
+            second: block.second_page(),
             members: &[Member { block: id, first: 0 }],
             inner: &[],
             is_loop: false,
@@ -413,7 +418,7 @@ impl Jit {
             first_edge: self.edges.len(),
             features: self.features,
         };
-        let lowered = lower::translate(place, bytes, insns)?;
+        let lowered = lower::translate(place, &bytes, insns)?;
         self.check(&lowered);
         Some(lowered)
     }
@@ -593,6 +598,17 @@ impl Jit {
     }
 }
 
+/// The guest code of a block.
+fn guest_bytes(block: &Block, mem: &Memory) -> Option<Vec<u8>> {
+    let (phys, len) = (block.phys(), block.bytes() as usize);
+    let here = len.min(0x1000 - (phys & 0xFFF) as usize);
+    let mut bytes = mem.ram().get(u64::from(phys), here)?.to_vec();
+    if let Some(second) = block.second_page() {
+        bytes.extend_from_slice(mem.ram().get(u64::from(second) << 12, len - here)?);
+    }
+    Some(bytes)
+}
+
 /// Where control came from.
 #[derive(Clone, Copy)]
 enum Origin {
@@ -663,6 +679,10 @@ impl CpuEngine for Jit {
             let from = std::mem::replace(&mut origin, Origin::None);
             // Segments are loaded by instructions in the middle of blocks too.
             let flat = assume::is_flat(cpu);
+            if !flat {
+                // Calls of this mode are not seen.
+                self.calls.forget();
+            }
             let count = u64::from(self.core.cache().block(id).count());
             let flushes = self.stats.flushes;
             let covered = flat && end - cpu.retired >= count;
@@ -687,16 +707,18 @@ impl CpuEngine for Jit {
                         &self.targets,
                         &mut self.counts,
                         &mut self.descriptors,
+                        &mut self.calls,
                         address,
                         in_page,
                         end,
                     );
                     self.stats.entries += 1;
                     self.stats.passed += stay.passed;
-                    let [returns, missed, unpaired] = stay.returns;
+                    let [returns, missed, unpaired, resumed] = stay.returns;
                     self.stats.returns += returns;
                     self.stats.returns_missed += missed;
                     self.stats.returns_unpaired += unpaired;
+                    self.stats.returns_resumed += resumed;
                     self.stats.left[left as usize] += 1;
                     match left {
                         Left::Edge => origin = Origin::Edge(stay.argument),

@@ -16,6 +16,7 @@ use emu_core::interp::Env;
 
 use crate::assembler::Assembler as Ops;
 use crate::assume::{assume, assumptions, is_flat, is_wide, pack, page_base, set_slot, slot, unpack};
+use crate::calls::{self, Calls};
 use crate::code::CodeCache;
 use crate::counts::{Attention, Counts};
 use crate::descriptors::Descriptors;
@@ -100,14 +101,17 @@ pub(crate) struct Context {
     passed: u64,
     counts: *mut Counts,
     descriptors: *mut Descriptors,
+    calls: *mut Calls,
     /// The host's x87 unit was used.
     fpu_used: bool,
     /// Returns, if they are counted.
     returns: u64,
     /// Those that did not go behind the call they belong to.
     missed: u64,
-    /// Those without a call in this stay.
+    /// Those without a call that is remembered.
     unpaired: u64,
+    /// Those behind a call that was made before others which have not returned.
+    resumed: u64,
 }
 
 /// Size of the context, for checks.
@@ -117,6 +121,8 @@ pub(crate) const CONTEXT_LEN: usize = size_of::<Context>();
 pub(crate) const C_RETURNS: i32 = offset_of!(Context, returns) as i32;
 const C_MISSED: i32 = offset_of!(Context, missed) as i32;
 const C_UNPAIRED: i32 = offset_of!(Context, unpaired) as i32;
+const C_RESUMED: i32 = offset_of!(Context, resumed) as i32;
+const C_CALLS: i32 = offset_of!(Context, calls) as i32;
 const C_EXEC: i32 = offset_of!(Context, exec) as i32;
 const C_REFUSE: i32 = offset_of!(Context, refuse) as i32;
 const C_LOAD_FPU: i32 = offset_of!(Context, load_fpu) as i32;
@@ -339,6 +345,8 @@ impl Routines {
         let bottom = ops.new_dynamic_label();
         let out = ops.new_dynamic_label();
         let refused = ops.new_dynamic_label();
+        let (restore, restored) = (ops.new_dynamic_label(), ops.new_dynamic_label());
+        let (keep, kept) = (ops.new_dynamic_label(), ops.new_dynamic_label());
 
         let enter = ops.offset().0;
         // enter(state: rdi, code: rsi, budget: rdx, tables: rcx)
@@ -367,7 +375,21 @@ impl Routines {
             ; mov [r8 + C_STACK], rsp
             // The bottom of the host's stack of returns: nothing is known of where the guest returns to.
             ; sub rsp, 8
-            ; call r11
+            ; lea r9, [=>bottom]
+            ; push r9
+            // Above it the calls that were under way at the end of the last stay.
+            ; mov r10, [r8 + C_CALLS]
+            ; mov r9, [r10 + calls::BYTES]
+            ; sub rsp, r9
+            ; jmp =>restored
+            ; =>restore
+            ; movaps xmm0, [r10 + r9 + calls::PAIRS - calls::PAIR]
+            ; movaps [rsp + r9 - calls::PAIR], xmm0
+            ; sub r9, calls::PAIR
+            ; =>restored
+            ; test r9, r9
+            ; jnz =>restore
+            ; jmp r11
             ; =>bottom
             ; mov r9, [r13 + CONTEXT]
             ; inc QWORD [r9 + C_UNPAIRED]
@@ -388,9 +410,25 @@ impl Routines {
             ; je =>leave_stored
             ; call =>spill
             ; =>leave_stored
-            // Whatever calls are under way are forgotten.
+            // The innermost of the calls under way are kept for the next stay.
             ; mov r8, [r13 + CONTEXT]
-            ; mov rsp, [r8 + C_STACK]
+            ; mov r9, [r8 + C_STACK]
+            ; mov r10, [r8 + C_CALLS]
+            ; lea rcx, [r9 - calls::PAIR]
+            ; sub rcx, rsp
+            ; mov edx, calls::KEPT * calls::PAIR
+            ; cmp rcx, rdx
+            ; cmova rcx, rdx
+            ; mov [r10 + calls::BYTES], rcx
+            ; jmp =>kept
+            ; =>keep
+            ; movaps xmm0, [rsp + rcx - calls::PAIR]
+            ; movaps [r10 + rcx + calls::PAIRS - calls::PAIR], xmm0
+            ; sub rcx, calls::PAIR
+            ; =>kept
+            ; test rcx, rcx
+            ; jnz =>keep
+            ; mov rsp, r9
             ; add rsp, 8
             ; pop r15
             ; pop r14
@@ -609,17 +647,38 @@ impl Routines {
             ; jmp =>leave
         );
         let return_missed = ops.offset().0;
+        let (search, none) = (ops.new_dynamic_label(), ops.new_dynamic_label());
+        // A call further down may be the one, if those above were left without a return or belong to another
+        // thread. If there is none, the return is of a call that was not made here, and changes nothing.
         dynasm!(ops
             ; .arch x64
             ; mov r9, [r13 + CONTEXT]
+            ; mov r10, [r9 + C_STACK]
+            ; sub r10, calls::PAIR
+            ; lea r11, [rsp + calls::KEPT * calls::PAIR]
+            ; cmp r10, r11
+            ; cmova r10, r11
+            ; mov r11, rsp
+            ; =>search
+            ; cmp r11, r10
+            ; jae =>none
+            ; add r11, calls::PAIR
+            ; cmp r8d, [r11 - calls::PAIR + 8]
+            ; jne =>search
+            ; inc QWORD [r9 + C_RESUMED]
+            ; lea rsp, [r11 - calls::PAIR]
+            ; ret
+            ; =>none
             ; inc QWORD [r9 + C_MISSED]
+            // What was popped just now is still there.
+            ; sub rsp, calls::PAIR
             ; jmp =>target_r8
         );
         let target_eip = ops.offset().0;
         dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP]);
         let target_routine = ops.offset().0;
         dynasm!(ops ; .arch x64 ; =>target_r8);
-        emit_target(&mut ops, false, |ops| dynasm!(ops ; .arch x64 ; =>missed));
+        emit_target(&mut ops, None, |ops| dynasm!(ops ; .arch x64 ; =>missed));
         let target_missed = ops.offset().0;
         dynasm!(ops
             ; .arch x64
@@ -664,6 +723,7 @@ impl Routines {
         targets: &[Target],
         counts: &mut Counts,
         descriptors: &mut Descriptors,
+        calls: &mut Calls,
         address: usize,
         in_page: u32,
         end: u64,
@@ -692,9 +752,11 @@ impl Routines {
             returns: 0,
             missed: 0,
             unpaired: 0,
+            resumed: 0,
             passed: 0,
             counts,
             descriptors,
+            calls,
         };
         let tables = env.mem.view_address();
         let base = cpu.eip.wrapping_sub(in_page);
@@ -741,7 +803,7 @@ impl Routines {
             block: context.block,
             trap: context.trap,
             passed: context.passed,
-            returns: [context.returns, context.missed, context.unpaired],
+            returns: [context.returns, context.missed, context.unpaired, context.resumed],
             page_base: page_base(cpu),
         };
         (left, stay)
@@ -758,8 +820,8 @@ pub(crate) struct Stay {
     pub(crate) trap: Option<Trap>,
     /// Looks around that found nothing and did not leave translated code.
     pub(crate) passed: u64,
-    /// Returns (if counted), those that missed, those without a call.
-    pub(crate) returns: [u64; 3],
+    /// Returns (if counted), those that missed, those without a call, those past other calls.
+    pub(crate) returns: [u64; 4],
     /// EIP of the first byte of the page that was left.
     pub(crate) page_base: u32,
 }

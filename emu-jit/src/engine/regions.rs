@@ -181,6 +181,7 @@ impl Jit {
             in_page: 0,
             entry: phys & 0xFFF,
             pfn: phys >> 12,
+            second: None,
             members: &trace.members,
             inner: &trace.inner,
             is_loop: trace.is_loop,

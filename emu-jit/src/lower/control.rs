@@ -51,29 +51,19 @@ impl Translator<'_> {
     }
 
     /// Where the host returns to behind a call: the guest has returned to EIP r8d, which nearly always is
-    /// the instruction behind its call, still in the same physical page. A direct call has left that EIP on the
-    /// host's stack.
-    fn returned(&mut self, direct: bool) {
+    /// the instruction behind its call, still in the same physical page. The call has left that EIP on the host's
+    /// stack.
+    fn returned(&mut self) {
         let next = self.end_in_page() as i32;
         let pfn = self.place.pfn;
         let miss = self.ops.new_dynamic_label();
         self.stubs.push(Stub::Returned { at: miss });
-        dynasm!(self.ops ; .arch x64 ; pop r9);
-        if direct {
-            dynasm!(self.ops ; .arch x64 ; cmp r8d, r9d ; jne =>miss ; shr r9d, 12);
-        } else {
-            dynasm!(self.ops
-                ; .arch x64
-                ; mov r10d, r8d
-                ; and r10d, 0xFFF
-                ; mov r9d, r8d
-                ; shr r9d, 12
-                ; cmp r10d, next
-                ; jne =>miss
-            );
-        }
         dynasm!(self.ops
             ; .arch x64
+            ; pop r9
+            ; cmp r8d, r9d
+            ; jne =>miss
+            ; shr r9d, 12
             ; cmp DWORD [r15 + r9 * 4 + CODE_TABLE as i32], (pfn + 1) as i32
             ; jne =>miss
             ; and r8d, -0x1000
@@ -157,7 +147,8 @@ impl Translator<'_> {
     /// Goes to EIP r8d, or calls it.
     fn indirect(&mut self, opcode: u8) {
         let missed = self.place.routines.target_missed;
-        targets::emit_target(&mut self.ops, opcode == CALL, |ops| {
+        let call = (opcode == CALL).then_some(self.end_in_page() as i32);
+        targets::emit_target(&mut self.ops, call, |ops| {
             ops.push(0xE9);
             ops.push_distance_to(missed);
         });
@@ -207,7 +198,7 @@ impl Translator<'_> {
                     self.recipe = None;
                     self.lazy = None;
                     self.slot = true;
-                    self.returned(true);
+                    self.returned();
                 } else {
                     self.edge(self.branch_target());
                 }
@@ -218,7 +209,7 @@ impl Translator<'_> {
                 dynasm!(self.ops ; .arch x64 ; mov r8d, r11d);
                 if self.is_paired() {
                     self.indirect(CALL);
-                    self.returned(false);
+                    self.returned();
                 } else {
                     self.indirect(JMP);
                 }
