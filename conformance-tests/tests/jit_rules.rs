@@ -7,7 +7,7 @@ use conformance_tests::rig::Rig;
 use conformance_tests::{ARENA, CODE, State};
 use emu_core::engine::{CpuEngine, Exit};
 use emu_core::interp::Interpreter;
-use emu_jit::{Jit, Options};
+use emu_jit::{Jit, JitStats, Options};
 
 fn jit(options: Options) -> Rig<Jit> {
     Rig::new(Jit::with_options(options).unwrap()).unwrap()
@@ -94,6 +94,77 @@ fn target_page_that_is_mapped_elsewhere_is_not_entered_through_a_link() {
     rig.mem.flush_views();
     assert_eq!(rig.run(200), Exit::Budget);
     assert_eq!(rig.cpu.gpr[0], 2);
+}
+
+#[test]
+fn instruction_in_two_pages_is_translated_and_follows_mapping_and_stores() {
+    // mov ecx, 1000; again: mov eax, 7 (two bytes of it in the first page); dec ecx; jnz again; int 80h
+    let page = (CODE & !0xFFF) + 0x1000;
+    let code = [0xB9, 0xE8, 3, 0, 0, 0xB8, 7, 0, 0, 0, 0x49, 0x75, 0xF8, 0xCD, 0x80];
+    let at = page - 7;
+    let mut rig = jit(eager());
+    rig.load(at, &code, &quiet());
+    assert_eq!(rig.run(300), Exit::Budget);
+    assert_eq!(rig.cpu.gpr[0], 7);
+    let stats = rig.engine.jit_stats();
+    assert!(stats.interpreted < 10 && stats.left.iter().sum::<u64>() < 20, "{stats:?}");
+
+    // Another frame, in which the loop is `dec ecx; mov al, 9; jnz again`.
+    assert!(rig.mem.dma_write(u64::from(page) + 0x1000, &[0, 0, 0, 0x49, 0xB0, 9, 0x75, 0xF6, 0xCD, 0x80]));
+    let slot = 0x8_1000 + u64::from(page >> 12) * 4;
+    assert!(rig.mem.dma_write(slot, &((page + 0x1000) | 0x67).to_le_bytes()));
+    rig.mem.flush_views();
+    assert_eq!(rig.run(301), Exit::Budget);
+    assert_eq!(rig.cpu.gpr[0], 9);
+    assert!(rig.mem.dma_write(slot, &(page | 0x67).to_le_bytes()));
+    rig.mem.flush_views();
+    rig.cpu.eip = at + 5;
+    assert_eq!(rig.run(300), Exit::Budget);
+    assert_eq!(rig.cpu.gpr[0], 7);
+    // The constant's second byte, in the second page.
+    assert!(rig.mem.dma_write(u64::from(page), &[1]));
+    assert_eq!(rig.run(30), Exit::Budget);
+    assert_eq!(rig.cpu.gpr[0], 0x107);
+}
+
+/// Runs code with returns counted.
+fn count_returns(code: &[u8], budget: u64) -> JitStats {
+    let mut rig = jit(Options { count: true, ..eager() });
+    rig.load(CODE, code, &quiet());
+    assert_eq!(rig.run(budget), Exit::Budget);
+    rig.engine.jit_stats()
+}
+
+#[test]
+fn returns_of_calls_made_in_earlier_stays_go_behind_them() {
+    // again: mov edx, 40; call f; jmp again; f: dec edx; jz done; call f; done: ret
+    let code =
+        [0xBA, 40, 0, 0, 0, 0xE8, 2, 0, 0, 0, 0xEB, 0xF4, 0x4A, 0x74, 5, 0xE8, 0xF8, 0xFF, 0xFF, 0xFF, 0xC3];
+    let stats = count_returns(&code, 2_000_000);
+    assert!(stats.left.iter().sum::<u64>() > 50 && stats.returns > 100_000, "{stats:?}");
+    assert_eq!([stats.returns_missed, stats.returns_resumed], [0; 2], "{stats:?}");
+    // The first call finds its stack not in the view yet.
+    assert!(stats.returns_unpaired <= 1, "{stats:?}");
+}
+
+#[test]
+fn return_past_a_call_without_return_finds_the_call_before_it() {
+    // again: call f; jmp again; f: call g; ret; g: add esp, 4; ret
+    let code = [0xE8, 2, 0, 0, 0, 0xEB, 0xF9, 0xE8, 1, 0, 0, 0, 0xC3, 0x83, 0xC4, 4, 0xC3];
+    let stats = count_returns(&code, 100_000);
+    assert!(stats.returns > 15_000 && stats.returns_resumed + 2 >= stats.returns, "{stats:?}");
+    assert!(stats.returns_missed + stats.returns_unpaired <= 1, "{stats:?}");
+}
+
+#[test]
+fn return_without_a_call_leaves_the_calls_under_way_alone() {
+    // again: call f; jmp again; f: push offset x; ret; x: ret
+    let mut code = vec![0xE8, 2, 0, 0, 0, 0xEB, 0xF9, 0x68];
+    code.extend_from_slice(&(CODE + 13).to_le_bytes());
+    code.extend_from_slice(&[0xC3, 0xC3]);
+    let stats = count_returns(&code, 100_000);
+    assert!(stats.returns > 30_000 && stats.returns_missed.abs_diff(stats.returns / 2) < 10, "{stats:?}");
+    assert!(stats.returns_resumed == 0 && stats.returns_unpaired <= 2, "{stats:?}");
 }
 
 #[test]

@@ -70,6 +70,7 @@ impl Jit {
                 ("returns", s.returns),
                 ("returns elsewhere", s.returns_missed),
                 ("returns without a call", s.returns_unpaired),
+                ("returns past other calls", s.returns_resumed),
             ],
         );
         for (slow, name) in [(false, "called, without lowering"), (true, "called, lowering did not do")] {

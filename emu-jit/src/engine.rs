@@ -7,12 +7,13 @@ use std::io;
 use emu_core::bus::SystemBus;
 use emu_core::cpu::ModeKey;
 use emu_core::cpu::{CpuState, flags, seg};
-use emu_core::decode::block::{KeyMap, MAX_INSNS, block_key};
+use emu_core::decode::block::{Block, KeyMap, MAX_INSNS, block_key};
 use emu_core::decode::{BlockId, Insn};
 use emu_core::engine::{Counter, CpuEngine, EngineStats, Exit};
 use emu_core::interp::{Env, Fetched, Interpreter};
 use emu_core::mem::Memory;
 
+use crate::calls::Calls;
 use crate::code::CodeCache;
 use crate::counts::Counts;
 use crate::descriptors::Descriptors;
@@ -67,8 +68,10 @@ pub struct JitStats {
     pub returns: u64,
     /// Returns that did not go behind the call they belong to.
     pub returns_missed: u64,
-    /// Returns without a call in the same stay.
+    /// Returns without a call that is remembered.
     pub returns_unpaired: u64,
+    /// Returns behind the call they belong to, past calls that have not returned.
+    pub returns_resumed: u64,
     /// Interpreter functions called from host code for instructions without a lowering.
     pub calls: u64,
     /// Interpreter functions called from host code because an access was not fast, or another condition of
@@ -86,6 +89,8 @@ struct Slot {
     runs: u16,
     /// Times the run loop has entered its translation for flat segments.
     entered: u16,
+    /// Ways that were recorded from there.
+    tries: u8,
     /// Times it ran in another world, or at another EIP, than it was translated for.
     strayed: u16,
     /// Numbers + 1 of its translations for flat segments and for others; 0 = none.
@@ -192,6 +197,7 @@ pub struct Jit {
     counts: Box<Counts>,
     descriptors: Descriptors,
     worlds: Worlds,
+    calls: Box<Calls>,
     symbols: Option<Symbols>,
     recording: Option<regions::Recording>,
     /// Regions that a block is part of.
@@ -249,6 +255,7 @@ impl Jit {
             counts: Counts::new(options.has(Part::Looks)),
             descriptors: Descriptors::default(),
             worlds: Worlds::new(options.has(Part::Segments)),
+            calls: Calls::new(),
             symbols: None,
             recording: None,
             members: KeyMap::default(),
@@ -299,7 +306,7 @@ impl Jit {
         let alive = self.codes.iter().enumerate().filter(is_alive);
         let lists = alive.filter_map(|(_, code)| {
             let block = self.core.cache().block(code.block);
-            let guest = mem.ram().get(u64::from(block.phys()), block.bytes() as usize)?;
+            let guest = guest_bytes(block, mem)?;
             let hot = self.cache.read(code.entry, code.lens.0)?;
             let cold = self.cache.read(code.cold, code.lens.1)?;
             let layout = Layout {
@@ -312,13 +319,13 @@ impl Jit {
             Some(Listing {
                 phys: block.phys(),
                 region: code.is_region,
-                guest: guest.to_vec(),
                 guest_text: listing::guest_text_of(
                     if code.home.mode.code32() { 32 } else { 16 },
-                    guest,
+                    &guest,
                     block.phys() & 0xFFF,
                 ),
                 host_text: listing::host_text(&host, layout, &self.routines),
+                guest,
                 address: layout.address,
                 host,
             })
@@ -329,6 +336,7 @@ impl Jit {
     /// Drops all translations; decoded blocks stay.
     fn drop_all(&mut self) {
         self.cache.reset();
+        self.calls.forget();
         self.codes.clear();
         self.edges.clear();
         self.sites.clear();
@@ -340,6 +348,7 @@ impl Jit {
         for slot in &mut self.slots {
             slot.code = [0; 2];
             slot.entered = 0;
+            slot.tries = 0;
         }
         self.stats.flushes += 1;
     }
@@ -360,6 +369,7 @@ impl Jit {
         for id in std::mem::take(dropped) {
             self.kill_regions(id);
             if let Some(slot) = self.slots.get_mut(id as usize) {
+                slot.tries = 0;
                 for code in std::mem::take(&mut slot.code) {
                     if code != 0 {
                         self.kill(code - 1);
@@ -374,6 +384,7 @@ impl Jit {
         let Some(code) = self.codes.get_mut(number as usize) else { return };
         let (entry, dead) = (code.entry, code.dead);
         let incoming = std::mem::take(&mut code.incoming);
+        self.calls.forget();
         self.cache.patch(entry, &[0xE9]);
         self.cache.patch_branch(entry + 1, dead);
         for edge in incoming {
@@ -461,12 +472,12 @@ impl Jit {
 
     fn lower(&self, id: BlockId, home: Home, limit: u32, mem: &Memory) -> Option<lower::Lowered> {
         let block = self.core.cache().block(id);
-        if block.second_page().is_some() {
+        let insns = self.core.cache().insns(block.run(id));
+        if block.second_page().is_some() && !home.is_flat() {
             return None;
         }
-        let insns = self.core.cache().insns(block.run(id));
-        let bytes = mem.ram().get(u64::from(block.phys()), block.bytes() as usize)?;
-        let segmented = (home.world != FLAT).then(|| Segmented {
+        let bytes = guest_bytes(block, mem)?;
+        let segmented = (!home.is_flat()).then(|| Segmented {
             mode: home.mode,
             eip: home.page_base.wrapping_add(block.phys() & 0xFFF),
             limit,
@@ -477,6 +488,7 @@ impl Jit {
             in_page: block.phys() & 0xFFF,
             entry: block.phys() & 0xFFF,
             pfn: block.phys() >> 12,
+            second: block.second_page(),
             members: &[Member { block: id, first: 0 }],
             inner: &[],
             is_loop: false,
@@ -484,7 +496,7 @@ impl Jit {
             first_edge: self.edges.len(),
             features: Features { segmented, ..self.features },
         };
-        let lowered = lower::translate(place, bytes, insns)?;
+        let lowered = lower::translate(place, &bytes, insns)?;
         self.check(&lowered);
         Some(lowered)
     }
@@ -679,6 +691,17 @@ impl Jit {
     }
 }
 
+/// The guest code of a block.
+fn guest_bytes(block: &Block, mem: &Memory) -> Option<Vec<u8>> {
+    let (phys, len) = (block.phys(), block.bytes() as usize);
+    let here = len.min(0x1000 - (phys & 0xFFF) as usize);
+    let mut bytes = mem.ram().get(u64::from(phys), here)?.to_vec();
+    if let Some(second) = block.second_page() {
+        bytes.extend_from_slice(mem.ram().get(u64::from(second) << 12, len - here)?);
+    }
+    Some(bytes)
+}
+
 /// Where control came from.
 #[derive(Clone, Copy)]
 enum Origin {
@@ -753,6 +776,10 @@ impl CpuEngine for Jit {
                 self.worlds.clear();
             }
             let home = self.home(cpu, id);
+            if home.is_none() {
+                // Calls of this mode are not seen.
+                self.calls.forget();
+            }
             let count = u64::from(self.core.cache().block(id).count());
             let flushes = self.stats.flushes;
             let code = match home {
@@ -784,16 +811,18 @@ impl CpuEngine for Jit {
                         &mut self.descriptors,
                         &mut self.worlds,
                         world,
+                        &mut self.calls,
                         address,
                         in_page,
                         end,
                     );
                     self.stats.entries += 1;
                     self.stats.passed += stay.passed;
-                    let [returns, missed, unpaired] = stay.returns;
+                    let [returns, missed, unpaired, resumed] = stay.returns;
                     self.stats.returns += returns;
                     self.stats.returns_missed += missed;
                     self.stats.returns_unpaired += unpaired;
+                    self.stats.returns_resumed += resumed;
                     self.stats.left[left as usize] += 1;
                     match left {
                         Left::Edge => origin = Origin::Edge(stay.argument),

@@ -16,6 +16,7 @@ use emu_core::interp::Env;
 
 use crate::assembler::Assembler as Ops;
 use crate::assume::{assume, assumptions, is_wide, pack, page_base, set_slot, slot, unpack};
+use crate::calls::{self, Calls};
 use crate::code::CodeCache;
 use crate::counts::{Attention, Counts};
 use crate::descriptors::Descriptors;
@@ -104,14 +105,17 @@ pub(crate) struct Context {
     worlds: *mut Worlds,
     /// The world the code is for ([`crate::segments`]).
     world: u32,
+    calls: *mut Calls,
     /// The host's x87 unit was used.
     fpu_used: bool,
     /// Returns, if they are counted.
     returns: u64,
     /// Those that did not go behind the call they belong to.
     missed: u64,
-    /// Those without a call in this stay.
+    /// Those without a call that is remembered.
     unpaired: u64,
+    /// Those behind a call that was made before others which have not returned.
+    resumed: u64,
 }
 
 /// Size of the context, for checks.
@@ -121,6 +125,8 @@ pub(crate) const CONTEXT_LEN: usize = size_of::<Context>();
 pub(crate) const C_RETURNS: i32 = offset_of!(Context, returns) as i32;
 const C_MISSED: i32 = offset_of!(Context, missed) as i32;
 const C_UNPAIRED: i32 = offset_of!(Context, unpaired) as i32;
+const C_RESUMED: i32 = offset_of!(Context, resumed) as i32;
+const C_CALLS: i32 = offset_of!(Context, calls) as i32;
 const C_EXEC: i32 = offset_of!(Context, exec) as i32;
 const C_REFUSE: i32 = offset_of!(Context, refuse) as i32;
 const C_LOAD_FPU: i32 = offset_of!(Context, load_fpu) as i32;
@@ -365,6 +371,8 @@ impl Routines {
         let bottom = ops.new_dynamic_label();
         let out = ops.new_dynamic_label();
         let refused = ops.new_dynamic_label();
+        let (restore, restored) = (ops.new_dynamic_label(), ops.new_dynamic_label());
+        let (keep, kept) = (ops.new_dynamic_label(), ops.new_dynamic_label());
 
         let enter = ops.offset().0;
         // enter(state: rdi, code: rsi, budget: rdx, tables: rcx)
@@ -393,7 +401,21 @@ impl Routines {
             ; mov [r8 + C_STACK], rsp
             // The bottom of the host's stack of returns: nothing is known of where the guest returns to.
             ; sub rsp, 8
-            ; call r11
+            ; lea r9, [=>bottom]
+            ; push r9
+            // Above it the calls that were under way at the end of the last stay.
+            ; mov r10, [r8 + C_CALLS]
+            ; mov r9, [r10 + calls::BYTES]
+            ; sub rsp, r9
+            ; jmp =>restored
+            ; =>restore
+            ; movaps xmm0, [r10 + r9 + calls::PAIRS - calls::PAIR]
+            ; movaps [rsp + r9 - calls::PAIR], xmm0
+            ; sub r9, calls::PAIR
+            ; =>restored
+            ; test r9, r9
+            ; jnz =>restore
+            ; jmp r11
             ; =>bottom
             ; mov r9, [r13 + CONTEXT]
             ; inc QWORD [r9 + C_UNPAIRED]
@@ -414,9 +436,25 @@ impl Routines {
             ; je =>leave_stored
             ; call =>spill
             ; =>leave_stored
-            // Whatever calls are under way are forgotten.
+            // The innermost of the calls under way are kept for the next stay.
             ; mov r8, [r13 + CONTEXT]
-            ; mov rsp, [r8 + C_STACK]
+            ; mov r9, [r8 + C_STACK]
+            ; mov r10, [r8 + C_CALLS]
+            ; lea rcx, [r9 - calls::PAIR]
+            ; sub rcx, rsp
+            ; mov edx, calls::KEPT * calls::PAIR
+            ; cmp rcx, rdx
+            ; cmova rcx, rdx
+            ; mov [r10 + calls::BYTES], rcx
+            ; jmp =>kept
+            ; =>keep
+            ; movaps xmm0, [rsp + rcx - calls::PAIR]
+            ; movaps [r10 + rcx + calls::PAIRS - calls::PAIR], xmm0
+            ; sub rcx, calls::PAIR
+            ; =>kept
+            ; test rcx, rcx
+            ; jnz =>keep
+            ; mov rsp, r9
             ; add rsp, 8
             ; pop r15
             ; pop r14
@@ -643,17 +681,38 @@ impl Routines {
             ; jmp =>leave
         );
         let return_missed = ops.offset().0;
+        let (search, none) = (ops.new_dynamic_label(), ops.new_dynamic_label());
+        // A call further down may be the one, if those above were left without a return or belong to another
+        // thread. If there is none, the return is of a call that was not made here, and changes nothing.
         dynasm!(ops
             ; .arch x64
             ; mov r9, [r13 + CONTEXT]
+            ; mov r10, [r9 + C_STACK]
+            ; sub r10, calls::PAIR
+            ; lea r11, [rsp + calls::KEPT * calls::PAIR]
+            ; cmp r10, r11
+            ; cmova r10, r11
+            ; mov r11, rsp
+            ; =>search
+            ; cmp r11, r10
+            ; jae =>none
+            ; add r11, calls::PAIR
+            ; cmp r8d, [r11 - calls::PAIR + 8]
+            ; jne =>search
+            ; inc QWORD [r9 + C_RESUMED]
+            ; lea rsp, [r11 - calls::PAIR]
+            ; ret
+            ; =>none
             ; inc QWORD [r9 + C_MISSED]
+            // What was popped just now is still there.
+            ; sub rsp, calls::PAIR
             ; jmp =>target_r8
         );
         let target_eip = ops.offset().0;
         dynasm!(ops ; .arch x64 ; =>target ; mov r8d, [r13 + EIP]);
         let target_routine = ops.offset().0;
         dynasm!(ops ; .arch x64 ; =>target_r8);
-        emit_target(&mut ops, false, false, |ops| dynasm!(ops ; .arch x64 ; =>missed));
+        emit_target(&mut ops, None, false, |ops| dynasm!(ops ; .arch x64 ; =>missed));
         let target_missed = ops.offset().0;
         dynasm!(ops
             ; .arch x64
@@ -700,12 +759,14 @@ impl Routines {
         descriptors: &mut Descriptors,
         worlds: &mut Worlds,
         world: u32,
+        calls: &mut Calls,
         address: usize,
         in_page: u32,
         end: u64,
     ) -> (Left, Stay) {
         let budget = end.saturating_sub(cpu.retired).min(MAX_STAY) as i64;
         let end = cpu.retired.wrapping_add(budget as u64);
+        calls.enter(world);
         let mut context = Context {
             exec,
             load_fpu,
@@ -728,11 +789,13 @@ impl Routines {
             returns: 0,
             missed: 0,
             unpaired: 0,
+            resumed: 0,
             passed: 0,
             counts,
             descriptors,
             worlds,
             world,
+            calls,
         };
         segments::publish(cpu, world);
         let tables = env.mem.view_address();
@@ -760,6 +823,7 @@ impl Routines {
             fpu::store(cpu);
             fpu::reset();
         }
+        calls.leave(context.world);
         // The pointers must not outlive this call.
         cpu.bindings[1] = 0;
         cpu.bindings[2] = 0;
@@ -780,7 +844,7 @@ impl Routines {
             block: context.block,
             trap: context.trap,
             passed: context.passed,
-            returns: [context.returns, context.missed, context.unpaired],
+            returns: [context.returns, context.missed, context.unpaired, context.resumed],
             page_base: page_base(cpu),
         };
         (left, stay)
@@ -797,8 +861,8 @@ pub(crate) struct Stay {
     pub(crate) trap: Option<Trap>,
     /// Looks around that found nothing and did not leave translated code.
     pub(crate) passed: u64,
-    /// Returns (if counted), those that missed, those without a call.
-    pub(crate) returns: [u64; 3],
+    /// Returns (if counted), those that missed, those without a call, those past other calls.
+    pub(crate) returns: [u64; 4],
     /// EIP of the first byte of the page that was left.
     pub(crate) page_base: u32,
 }

@@ -10,6 +10,7 @@
 //! | `engine.rs` | the run loop, translations, links |
 //! | `engine/regions.rs` | several blocks translated as one, where the guest spends its time |
 //! | `assembler.rs` | code under construction, its rare parts to be put elsewhere |
+//! | `calls.rs` | the calls under way between two stays in host code |
 //! | `code.rs` | the code cache: one memory object mapped twice, writable and executable |
 //! | `counters.rs` | everything that is counted, for reports |
 //! | `counts.rs` | what was left to the interpreter, by mnemonic |
@@ -36,6 +37,8 @@
 mod assembler;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod assume;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod calls;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod code;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]

@@ -30,11 +30,12 @@ pub(crate) fn place(linear: u32) -> usize {
 /// An entry that never matches: no view has this code entry.
 pub(crate) const NO_TARGET: Target = Target { eip: 0, code_entry: u32::MAX, address: 0 };
 
-/// Emits: jump to the code of EIP r8d (or a call of it), or to `missed`. Changes r9, r10, r11 and the host's
-/// flags. Execution goes on behind all this when a call returns.
+/// Emits: jump to the code of EIP r8d, or to `missed`. Changes r9, r10, r11 and the host's flags. With `call`, the
+/// offset in the page of the instruction behind the guest's call, it is a host call, with that instruction's EIP on
+/// the host's stack; execution goes on behind all this when it returns.
 ///
 /// Code for flat segments leaves out what only matters in others.
-pub(crate) fn emit_target(ops: &mut Ops, call: bool, flat: bool, missed: impl FnOnce(&mut Ops)) {
+pub(crate) fn emit_target(ops: &mut Ops, call: Option<i32>, flat: bool, missed: impl FnOnce(&mut Ops)) {
     let miss = ops.new_dynamic_label();
     if !flat {
         dynasm!(ops
@@ -56,7 +57,6 @@ pub(crate) fn emit_target(ops: &mut Ops, call: bool, flat: bool, missed: impl Fn
             ; and r10d, 0xFFF
             ; mov r11d, r8d
             ; sub r11d, r10d
-            ; mov [r13 + PAGE_BASE], r11d
         );
     } else {
         dynasm!(ops
@@ -74,15 +74,23 @@ pub(crate) fn emit_target(ops: &mut Ops, call: bool, flat: bool, missed: impl Fn
             ; jne =>miss
             ; mov r11d, r8d
             ; and r11d, -0x1000
-            ; mov [r13 + PAGE_BASE], r11d
         );
     }
-    if !call {
-        dynasm!(ops ; .arch x64 ; jmp QWORD [r9 + 8] ; =>miss);
+    let Some(next) = call else {
+        dynasm!(ops ; .arch x64 ; mov [r13 + PAGE_BASE], r11d ; jmp QWORD [r9 + 8] ; =>miss);
         return missed(ops);
-    }
+    };
     let returned = ops.new_dynamic_label();
-    dynasm!(ops ; .arch x64 ; sub rsp, 8 ; call QWORD [r9 + 8] ; jmp =>returned ; =>miss);
+    dynasm!(ops
+        ; .arch x64
+        ; mov r10d, [r13 + PAGE_BASE]
+        ; add r10d, next
+        ; push r10
+        ; mov [r13 + PAGE_BASE], r11d
+        ; call QWORD [r9 + 8]
+        ; jmp =>returned
+        ; =>miss
+    );
     missed(ops);
     dynasm!(ops ; .arch x64 ; =>returned);
 }

@@ -156,6 +156,11 @@ fn expected(path: &Path, text: &str, bless: bool) -> String {
     let poisoned = Options { poison: true, ..options };
     let (_, _, poisoned) = run(&mut Jit::with_options(poisoned).unwrap(), &before, &code);
     assert_eq!(interpreted, poisoned, "{name}: with dead state poisoned");
+    for part in Part::ALL {
+        let without = Options { without: options.without.with(part), cache_bytes: 64 << 10, ..options };
+        let (_, _, without) = run(&mut Jit::with_options(without).unwrap(), &before, &code);
+        assert_eq!(interpreted, without, "{name}: without {}", part.name());
+    }
     let mut out = get("");
     let _ = write!(out, "asm:\n{}before:\n{before}code:\n", get("asm"));
     let mut host = String::new();

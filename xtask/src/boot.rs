@@ -3,6 +3,7 @@
 use crate::demo::{MINI_PROMPT, boot};
 use crate::fixtures;
 use crate::guest::Guest;
+use crate::health;
 use crate::round_trip;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -82,6 +83,11 @@ pub const TESTS: &[BootTest] = &[
         name: "a session goes from v86 to env86 and back",
         guest: "mini-state",
         run: |env86| round_trip::run(env86, &image("mini-state")),
+    },
+    BootTest {
+        name: "debian boots with the translator within its limits",
+        guest: "debian",
+        run: |env86| health::check(env86, &image("debian"), DEBIAN_PROMPT),
     },
     BootTest { name: "debian boots cold and runs its programs", guest: "debian", run: debian_cold },
 ];

@@ -13,6 +13,7 @@ mod fuzz;
 mod graph;
 mod guest;
 mod guest86;
+mod health;
 mod peers;
 mod round_trip;
 mod rules;

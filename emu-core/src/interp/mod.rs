@@ -143,7 +143,10 @@ impl Interpreter {
             if let Some(id) = self.cache.find(block::block_key(phys, cpu.mode)) {
                 let b = self.cache.block(id);
                 let last = cpu.eip.wrapping_add(b.bytes() - 1);
-                if last >= cpu.eip && last <= limit && b.second_page().is_none() {
+                let second = b.second_page().is_none_or(|pfn| {
+                    env.mem.views.code_entry((lin & !0xFFF).wrapping_add(0x1000)) == pfn + 1
+                });
+                if last >= cpu.eip && last <= limit && second {
                     return Ok(Fetched::Block(id));
                 }
             }

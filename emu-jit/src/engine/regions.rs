@@ -27,6 +27,8 @@ const MAX_INSNS: usize = 120;
 const UNROLLED: usize = 48;
 /// And so many times.
 const MAX_COPIES: usize = 4;
+/// Ways that are recorded from a head before it is taken for one that makes no region.
+const MAX_TRIES: u8 = 4;
 
 /// The way from a head on, as far as it was taken.
 pub(super) struct Recording {
@@ -90,7 +92,12 @@ impl Jit {
     /// Begins to record. The block's instructions are to be interpreted then.
     #[cold]
     fn start(&mut self, id: BlockId, eip: u32, code: u32) -> bool {
-        self.slots[id as usize].entered = 0;
+        let slot = &mut self.slots[id as usize];
+        slot.entered = 0;
+        // It has taken ways of which none made a region.
+        if slot.tries >= MAX_TRIES {
+            return false;
+        }
         let wanted = [Part::Regions, Part::Links, Part::Branches, Part::Integer];
         if !self.options.native
             || !self.options.link
@@ -99,6 +106,7 @@ impl Jit {
         {
             return false;
         }
+        self.slots[id as usize].tries += 1;
         let insns = self.core.cache().block(id).count() as usize;
         self.recording = Some(Recording { eip, blocks: vec![id], insns, closed: false });
         true
@@ -194,6 +202,7 @@ impl Jit {
             in_page: 0,
             entry: phys & 0xFFF,
             pfn: phys >> 12,
+            second: None,
             members: &trace.members,
             inner: &trace.inner,
             is_loop: trace.is_loop,

@@ -72,9 +72,9 @@ impl Translator<'_> {
     }
 
     /// Where the host returns to behind a call: the guest has returned to EIP r8d, which nearly always is
-    /// the instruction behind its call, still in the same physical page. A direct call has left that EIP on the
-    /// host's stack.
-    fn returned(&mut self, direct: bool) {
+    /// the instruction behind its call, still in the same physical page. The call has left that EIP on the host's
+    /// stack.
+    fn returned(&mut self) {
         if let Some(page_eip) = self.page_eip() {
             return self.returned_segmented(page_eip);
         }
@@ -82,22 +82,12 @@ impl Translator<'_> {
         let pfn = self.place.pfn;
         let miss = self.ops.new_dynamic_label();
         self.stubs.push(Stub::Returned { at: miss });
-        dynasm!(self.ops ; .arch x64 ; pop r9);
-        if direct {
-            dynasm!(self.ops ; .arch x64 ; cmp r8d, r9d ; jne =>miss ; shr r9d, 12);
-        } else {
-            dynasm!(self.ops
-                ; .arch x64
-                ; mov r10d, r8d
-                ; and r10d, 0xFFF
-                ; mov r9d, r8d
-                ; shr r9d, 12
-                ; cmp r10d, next
-                ; jne =>miss
-            );
-        }
         dynasm!(self.ops
             ; .arch x64
+            ; pop r9
+            ; cmp r8d, r9d
+            ; jne =>miss
+            ; shr r9d, 12
             ; cmp DWORD [r15 + r9 * 4 + CODE_TABLE as i32], (pfn + 1) as i32
             ; jne =>miss
             ; and r8d, -0x1000
@@ -210,7 +200,8 @@ impl Translator<'_> {
     fn indirect(&mut self, opcode: u8) {
         let missed = self.place.routines.target_missed;
         let flat = !self.is_segmented();
-        targets::emit_target(&mut self.ops, opcode == CALL, flat, |ops| {
+        let call = (opcode == CALL).then_some(self.end_in_page() as i32);
+        targets::emit_target(&mut self.ops, call, flat, |ops| {
             ops.push(0xE9);
             ops.push_distance_to(missed);
         });
@@ -276,7 +267,7 @@ impl Translator<'_> {
                     self.recipe = None;
                     self.lazy = None;
                     self.slot = true;
-                    self.returned(true);
+                    self.returned();
                 } else {
                     self.edge(self.branch_target());
                 }
@@ -287,7 +278,7 @@ impl Translator<'_> {
                 dynasm!(self.ops ; .arch x64 ; mov r8d, r11d);
                 if self.is_paired() {
                     self.indirect(CALL);
-                    self.returned(false);
+                    self.returned();
                 } else {
                     self.indirect(JMP);
                 }

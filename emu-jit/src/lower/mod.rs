@@ -30,6 +30,7 @@ pub(crate) use trace::{Ending, Inner, Member, ending};
 
 use dynasm::dynasm;
 use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi};
+use emu_core::cpu::tlb::CODE_TABLE;
 use emu_core::decode::Insn;
 use emu_core::decode::iced::register_number;
 use iced_x86::{Decoder, DecoderOptions, Instruction};
@@ -37,7 +38,7 @@ use iced_x86::{Decoder, DecoderOptions, Instruction};
 use crate::assembler::Assembler;
 use crate::code::CodeCache;
 use crate::entry::{Routines, Site};
-use crate::layout::{KEPT, host, pinned};
+use crate::layout::{KEPT, PAGE_BASE, host, pinned};
 use crate::lazy::Lazy;
 use crate::parts::{Part, Parts};
 use crate::segments::Segmented;
@@ -174,6 +175,8 @@ pub(crate) struct Place<'a> {
     pub(crate) entry: u32,
     /// Physical page the block lies in.
     pub(crate) pfn: u32,
+    /// Physical page that its only instruction continues in.
+    pub(crate) second: Option<u32>,
     /// The blocks, in order; one that is no trace has one.
     pub(crate) members: &'a [Member],
     /// Of a trace: by instruction, branches that are followed.
@@ -311,6 +314,18 @@ impl Translator<'_> {
             ; sub r12, BYTE count
             ; js =>refused
         );
+        if let Some(second) = self.place.second {
+            // What follows must be mapped to the page it was; there is nothing behind the last page.
+            dynasm!(self.ops
+                ; .arch x64
+                ; mov r8d, [BYTE r13 + PAGE_BASE as i8]
+                ; add r8d, 0x1000
+                ; jc =>refused
+                ; shr r8d, 12
+                ; cmp DWORD [r15 + r8 * 4 + CODE_TABLE as i32], (second + 1) as i32
+                ; jne =>refused
+            );
+        }
         let mut native = 0;
         let mut ended = false;
         for n in 0..self.insns.len() {
@@ -342,7 +357,7 @@ impl Translator<'_> {
             self.leave_lazy();
             self.edge(next as i32);
         }
-        // A budget that does not cover the block.
+        // A budget that does not cover the block, or another page.
         let hot = self.ops.offset().0;
         dynasm!(self.ops ; .arch x64 ; =>refused ; add r12, BYTE count ; =>unframed);
         let fallback = (!self.place.inner.is_empty()).then(|| {

@@ -10,7 +10,10 @@ use super::report::Reporter;
 /// Prints the counters of a run of so many instructions.
 pub(super) fn tell(counters: &[Counter], retired: u64, reporter: Reporter) {
     if reporter.json {
-        reporter.object(&json!({ "level": "info", "event": "stats", "counters": object(counters) }));
+        let counters = object(counters);
+        let stats =
+            json!({ "level": "info", "event": "stats", "instructions": retired, "counters": counters });
+        reporter.object(&stats);
     } else {
         reporter.text(&table(counters, retired));
     }
