@@ -8,9 +8,10 @@ use emu_devices::virtio::P9Handler;
 
 use super::server::Shares;
 use super::spec::{Mode, Spec};
-use super::{ShareError, scan};
+use super::{ShareError, scan, union::Union};
+use crate::descriptors;
 use crate::fs::cache::Warn;
-use crate::fs::overlay::Overlay;
+use crate::limits;
 
 /// Numbers of nodes and handles of overlay *n* have this bit and *n* above [`INNER`]. Those of directories that
 /// are the host's count from zero and never get there.
@@ -23,7 +24,10 @@ const INNER: u32 = 48;
 pub struct Mounts {
     shares: Shares,
     /// By number of the directory.
-    overlays: Vec<Option<Overlay>>,
+    overlays: Vec<Option<Box<dyn Filesystem>>>,
+    /// By number: overlays whose writes are kept. They are opened when a guest comes for them, because a guest
+    /// without a driver gets them from another server.
+    kept: Vec<Option<Spec>>,
 }
 
 /// A server for one directory, which is its root.
@@ -31,11 +35,32 @@ pub struct Mounts {
 /// # Errors
 /// It cannot be opened.
 pub fn alone(spec: &Spec, warn: Warn) -> std::result::Result<Box<dyn P9Handler>, ShareError> {
-    let files: Box<dyn Filesystem> = match spec.mode {
-        Mode::Overlay => Box::new(scan::overlay(spec, warn)?),
-        Mode::ReadOnly | Mode::ReadWrite => Box::new(Shares::alone(spec)?),
+    let files = match overlay(spec, || warn)? {
+        Some(overlay) => overlay,
+        None => Box::new(Shares::alone(spec)?),
     };
     Ok(Box::new(Server::new(files)))
+}
+
+/// Whether both keep their writes in one directory.
+fn same_writes(one: &Mode, other: &Mode) -> bool {
+    let (Mode::OverlayIn(one), Mode::OverlayIn(other)) = (one, other) else { return false };
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// What serves an overlay; `None` for the other modes.
+fn overlay(
+    spec: &Spec,
+    warn: impl FnOnce() -> Warn,
+) -> std::result::Result<Option<Box<dyn Filesystem>>, ShareError> {
+    Ok(match &spec.mode {
+        Mode::Overlay => Some(Box::new(scan::overlay(spec, warn())?)),
+        Mode::OverlayIn(upper) => {
+            descriptors::raise_by(limits::SHARE_HANDLES + 2 * limits::SHARE_DESCRIPTORS);
+            Some(Box::new(Union::open(spec, upper)?))
+        }
+        Mode::ReadOnly | Mode::ReadWrite => None,
+    })
 }
 
 impl Mounts {
@@ -46,11 +71,22 @@ impl Mounts {
     pub fn open(specs: &[Spec], warn: impl Fn() -> Warn) -> std::result::Result<Self, ShareError> {
         // Overlaid ones are there too, so that the others have their numbers; nobody gets to see them.
         let shares = Shares::open(specs)?;
-        let overlays = specs.iter().map(|spec| match spec.mode {
-            Mode::Overlay => scan::overlay(spec, warn()).map(Some),
-            Mode::ReadOnly | Mode::ReadWrite => Ok(None),
-        });
-        Ok(Self { shares, overlays: overlays.collect::<std::result::Result<_, _>>()? })
+        let (mut overlays, mut kept) = (Vec::new(), Vec::new());
+        for spec in specs {
+            let overlay = overlay(spec, &warn)?;
+            let later = matches!(spec.mode, Mode::OverlayIn(_));
+            overlays.push(overlay.filter(|_| !later));
+            kept.push(later.then(|| spec.clone()));
+        }
+        // The first of two with the same directory has been closed again by now.
+        for (number, one) in specs.iter().enumerate() {
+            if let Mode::OverlayIn(path) = &one.mode
+                && specs.iter().take(number).any(|other| same_writes(&one.mode, &other.mode))
+            {
+                return Err(ShareError::Busy { path: path.clone() });
+            }
+        }
+        Ok(Self { shares, overlays, kept })
     }
 
     /// Who has this number, and what it is called there.
@@ -60,7 +96,7 @@ impl Mounts {
         }
         let index = usize::try_from((number & !OVERLAID) >> INNER).unwrap_or(usize::MAX);
         let overlay = self.overlays.get_mut(index).and_then(Option::as_mut).ok_or(Errno::ESTALE)?;
-        Ok((overlay, number & ((1 << INNER) - 1)))
+        Ok((&mut **overlay, number & ((1 << INNER) - 1)))
     }
 
     fn of_node(&mut self, node: NodeId) -> Result<(&mut dyn Filesystem, NodeId)> {
@@ -105,11 +141,21 @@ impl Filesystem for Mounts {
 
     fn lookup(&mut self, dir: NodeId, name: &[u8]) -> Result<Entry> {
         let root = self.shares.root()?.node;
-        let overlays = self.overlays.iter_mut().enumerate();
-        let mut named = overlays.filter(|(number, _)| dir == root && number.to_string().as_bytes() == name);
-        if let Some((number, Some(overlay))) = named.next() {
-            let entry = overlay.root()?;
-            return Ok(seen(NodeId(OVERLAID | (number as u64) << INNER), entry));
+        let mut numbers = (0..self.overlays.len()).filter(|_| dir == root);
+        let number = numbers.find(|number| number.to_string().as_bytes() == name);
+        if let Some(overlay) = number.and_then(|number| self.overlays.get_mut(number)) {
+            let kept = number.and_then(|number| self.kept.get(number)?.as_ref());
+            if let Some(spec) = kept.filter(|_| overlay.is_none()) {
+                *overlay = self::overlay(spec, || Box::new(|_| {})).map_err(|error| match error {
+                    ShareError::Busy { .. } => Errno::EBUSY,
+                    _ => Errno::EIO,
+                })?;
+            }
+            if let Some(overlay) = overlay {
+                let number = number.unwrap_or_default() as u64;
+                let entry = overlay.root()?;
+                return Ok(seen(NodeId(OVERLAID | number << INNER), entry));
+            }
         }
         let (part, inner) = self.of_node(dir)?;
         part.lookup(inner, name).map(|entry| seen(dir, entry))
