@@ -315,23 +315,6 @@ fn machine_that_switches_itself_off_gives_its_name_back() {
 }
 
 #[test]
-fn machine_that_reboots_keeps_its_name() {
-    let place = Place::new();
-    let mut child = boot(&place, "vm", &image().with_file_name("mini"));
-    assert_eq!(place.says("vm", "touch /tmp/before; echo first"), "first\n");
-    let reboot = place.exec("vm", &[], "reboot -f; sleep 100");
-    assert_eq!(reboot.status.code(), Some(125), "{}", text(&reboot.stderr));
-    assert_eq!(place.names(), "vm\n");
-    assert_eq!(
-        place.says("vm", "cut -d. -f1 /proc/uptime | grep -c '^[0-9]\\{1,2\\}$'; echo second"),
-        "1\nsecond\n"
-    );
-    assert_eq!(place.run(&["stop", "vm"]).status.code(), Some(0));
-    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
-    assert_eq!(place.left(), Vec::<PathBuf>::new());
-}
-
-#[test]
 fn command_in_a_machine_that_has_just_been_started_sees_its_mounts() {
     let place = Place::new();
     let image = image();

@@ -408,53 +408,29 @@ fn writes_of_an_overlay_stay_in_their_directory_for_the_next_run() {
     assert!(text(&run.stderr).contains("one is inside the other"), "{}", text(&run.stderr));
 }
 
-/// The image that boots, with a `mount` that fails for the device as one does whose kernel has no driver.
-fn without_driver() -> tempfile::TempDir {
-    let mini = image().with_file_name("mini");
-    let copy = tempfile::tempdir().unwrap();
-    std::fs::copy(mini.join("image.json"), copy.path().join("image.json")).unwrap();
-    std::fs::create_dir(copy.path().join("fs")).unwrap();
-    for entry in std::fs::read_dir(mini.join("fs")).unwrap().map(Result::unwrap) {
-        std::os::unix::fs::symlink(entry.path(), copy.path().join("fs").join(entry.file_name())).unwrap();
-    }
-    let script = "#!/bin/sh\ncase \"$*\" in *trans=virtio*) echo 'mount: no such device' >&2; exit 255;; esac\n\
-                  exec /bin/busybox mount \"$@\"\n";
-    std::fs::write(copy.path().join("fs/00000000.bin"), script).unwrap();
-    let mut index: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(mini.join("fs.json")).unwrap()).unwrap();
-    let root = index["fsroot"].as_array_mut().unwrap();
-    let bin = root.iter_mut().find(|row| row[0] == "bin").unwrap()[6].as_array_mut().unwrap();
-    bin.retain(|row| row[0] != "mount");
-    bin.push(serde_json::json!(["mount", script.len(), 0, 0o100_755, 0, 0, "00000000.bin"]));
-    std::fs::write(copy.path().join("fs.json"), index.to_string()).unwrap();
-    copy
-}
-
 #[test]
-fn guest_without_a_driver_gets_its_mounts_through_the_service() {
-    let image = without_driver();
+fn several_directories_are_mounted_from_the_device() {
     let base = tempfile::tempdir().unwrap();
-    let [one, two, upper] = ["one", "two", "upper"].map(|name| base.path().join(name));
-    for directory in [&one, &two] {
+    let [one, two, three, upper] = ["one", "two", "three", "upper"].map(|name| base.path().join(name));
+    for directory in [&one, &two, &three] {
         std::fs::create_dir(directory).unwrap();
         std::fs::write(directory.join("file"), "host\n").unwrap();
     }
     let mounts = [
-        format!("{}:/mnt/one", one.display()),
+        format!("{}:/mnt/o ne", one.display()),
         format!("{}:/mnt/two:overlay={}", two.display(), upper.display()),
+        format!("{}:/mnt/three:ro", three.display()),
     ];
-    let script = "cat /mnt/one/file /mnt/two/file && echo guest >/mnt/one/new && echo guest >/mnt/two/new && \
-                  grep -c 9p.*trans=fd /proc/mounts";
-    let run = run_in(image.path(), &["-m", &mounts[0], "-m", &mounts[1]], &["sh", "-c", script]);
-    assert_eq!(
-        (text(&run.stdout), run.status.code()),
-        ("host\nhost\n2\n".into(), Some(0)),
-        "{}",
-        text(&run.stderr)
-    );
+    let flags = ["-m", &mounts[0], "-m", &mounts[1], "-m", &mounts[2]];
+    let script = "cat /mnt/*/file && echo guest >'/mnt/o ne/new' && echo guest >/mnt/two/new && \
+                  ! touch /mnt/three/new 2>/dev/null && grep -c '/mnt/.*trans=virtio' /proc/mounts && \
+                  ls -A /tmp | grep -c hostshare";
+    let run = command(&flags, &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&run.stdout), "host\nhost\nhost\n3\n0\n", "{}", text(&run.stderr));
     for new in [one.join("new"), upper.join("new")] {
         assert_eq!(std::fs::read_to_string(new).unwrap(), "guest\n");
     }
+    assert_eq!(std::fs::read_dir(&three).unwrap().count(), 1);
 }
 
 #[test]

@@ -109,7 +109,10 @@ impl Writer<'_> {
             return Err(wrong(above, "the guest gives a name that is none"));
         }
         let details = entry.details.unwrap_or_default();
-        self.add(&join(above, &own), &format!("{name}/{own}"), &details, entry.mtime, depth + 1)
+        // No "./" before names: short ones would lose it and long ones not, and a reader that takes the two for
+        // different directories sets the times of one too early.
+        let named = if name == "." { own.clone() } else { format!("{name}/{own}") };
+        self.add(&join(above, &own), &named, &details, entry.mtime, depth + 1)
     }
 }
 

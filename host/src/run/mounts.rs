@@ -70,15 +70,34 @@ pub(super) fn script(specs: &[Spec]) -> String {
          here || {{ echo 1 >/sys/bus/pci/rescan; n=0; until here || [ $n = 50 ]; do sleep 0.1; n=$((n+1)); done; }}\n\
          here || exit {NO_DEVICE}\n"
     );
-    for (number, spec) in specs.iter().enumerate() {
+    // Nothing is cached beyond what mapped files need: the directory is the host's, who may change it.
+    let mount = |access: &str, tree: &str, place: &str| {
+        format!(
+            "mount -t 9p -o {access},trans=virtio,version=9p2000.L,msize=524288,cache=mmap{tree} {TAG} {place} || \
+             exit {NOT_MOUNTED}\n"
+        )
+    };
+    if let [spec] = specs {
         let place = quoted(&spec.guest);
         let access = if spec.mode == Mode::ReadOnly { "ro" } else { "rw" };
-        // Nothing is cached beyond what mapped files need: the directory is the host's, who may change it.
-        script.push_str(&format!(
-            "mkdir -p {place}\n\
-             mount -t 9p -o {access},trans=virtio,version=9p2000.L,msize=524288,cache=mmap,aname=/{number} {TAG} {place} || exit {}\n",
-            usize::from(NOT_MOUNTED) + number,
-        ));
+        script.push_str(&format!("mkdir -p {place}\n{}", mount(access, ",aname=/0", &place)));
+        return script;
+    }
+    // Linux mounts a device once: all trees together where nobody looks, and each of them from there.
+    script.push_str(
+        "all=/tmp/.hostshare.$$\n\
+         mkdir -p $all\n\
+         trap 'umount -l $all 2>/dev/null; rmdir $all' EXIT\n",
+    );
+    script.push_str(&mount("rw", "", "$all"));
+    for (number, spec) in specs.iter().enumerate() {
+        let place = quoted(&spec.guest);
+        let failed = usize::from(NOT_MOUNTED) + number;
+        script.push_str(&format!("mkdir -p {place}\nmount -o bind $all/{number} {place} || exit {failed}\n"));
+        if spec.mode == Mode::ReadOnly {
+            // The host refuses writes all the same.
+            script.push_str(&format!("mount -o remount,bind,ro {place} || :\n"));
+        }
     }
     script
 }

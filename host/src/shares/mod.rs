@@ -32,6 +32,8 @@
 mod mounts;
 #[cfg(target_os = "linux")]
 mod nodes;
+#[cfg(all(test, target_os = "linux"))]
+mod recorded;
 #[cfg(target_os = "linux")]
 mod scan;
 #[cfg(target_os = "linux")]

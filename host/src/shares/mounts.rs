@@ -20,6 +20,9 @@ const OVERLAID: u64 = 1 << 63;
 /// Bits of a number that are the overlay's own.
 const INNER: u32 = 48;
 
+/// Where an overlay's number is in identifications: above what inodes and devices use ([`super::nodes`]).
+const NUMBER: u32 = 56;
+
 /// Directories of the host: the root has one directory for each, called "0", "1" and so on.
 pub struct Mounts {
     shares: Shares,
@@ -113,8 +116,18 @@ fn outer(beside: u64, inner: u64) -> u64 {
     if beside & OVERLAID == 0 { inner } else { beside & !((1 << INNER) - 1) | inner }
 }
 
+/// The identification of an object of the same directory as `beside`. A client sees all directories as one file
+/// system, in which no two objects may have the same.
+fn marked(beside: u64, qid: Qid) -> Qid {
+    if beside & OVERLAID == 0 {
+        return qid;
+    }
+    let number = (beside & !OVERLAID) >> INNER;
+    Qid { path: qid.path ^ (OVERLAID | number << NUMBER), ..qid }
+}
+
 fn seen(beside: NodeId, entry: Entry) -> Entry {
-    Entry { node: NodeId(outer(beside.0, entry.node.0)), qid: entry.qid }
+    Entry { node: NodeId(outer(beside.0, entry.node.0)), qid: marked(beside.0, entry.qid) }
 }
 
 /// Whether both belong to the same directory, as far as can be told here.
@@ -167,8 +180,9 @@ impl Filesystem for Mounts {
     }
 
     fn getattr(&mut self, node: NodeId) -> Result<Attr> {
-        let (part, node) = self.of_node(node)?;
-        part.getattr(node)
+        let (part, inner) = self.of_node(node)?;
+        let attr = part.getattr(inner)?;
+        Ok(Attr { qid: marked(node.0, attr.qid), ..attr })
     }
 
     fn setattr(&mut self, node: NodeId, set: &SetAttr) -> Result<()> {
@@ -206,18 +220,18 @@ impl Filesystem for Mounts {
     }
 
     fn mkdir(&mut self, dir: NodeId, name: &[u8], permissions: u32, owner: Owner) -> Result<Qid> {
-        let (part, dir) = self.of_node(dir)?;
-        part.mkdir(dir, name, permissions, owner)
+        let (part, inner) = self.of_node(dir)?;
+        part.mkdir(inner, name, permissions, owner).map(|qid| marked(dir.0, qid))
     }
 
     fn symlink(&mut self, dir: NodeId, name: &[u8], target: &[u8], owner: Owner) -> Result<Qid> {
-        let (part, dir) = self.of_node(dir)?;
-        part.symlink(dir, name, target, owner)
+        let (part, inner) = self.of_node(dir)?;
+        part.symlink(inner, name, target, owner).map(|qid| marked(dir.0, qid))
     }
 
     fn mknod(&mut self, dir: NodeId, name: &[u8], mode: u32, rdev: (u32, u32), owner: Owner) -> Result<Qid> {
-        let (part, dir) = self.of_node(dir)?;
-        part.mknod(dir, name, mode, rdev, owner)
+        let (part, inner) = self.of_node(dir)?;
+        part.mknod(inner, name, mode, rdev, owner).map(|qid| marked(dir.0, qid))
     }
 
     fn link(&mut self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<()> {
@@ -265,8 +279,10 @@ impl Filesystem for Mounts {
         cookie: u64,
         emit: &mut dyn FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<()> {
-        let (part, handle) = self.of_handle(handle)?;
-        part.readdir(handle, cookie, emit)
+        let (part, inner) = self.of_handle(handle)?;
+        part.readdir(inner, cookie, &mut |entry| {
+            emit(&DirEntry { qid: marked(handle.0, entry.qid), ..*entry })
+        })
     }
 
     fn statfs(&mut self) -> Result<StatFs> {

@@ -313,7 +313,7 @@ impl Numbers {
 fn random_changes_are_those_of_a_plain_directory() {
     const NAMES: [&str; 5] = ["a", "b", "dir", "file", "deep"];
     let mut done = 0;
-    for seed in 1..=12 {
+    for seed in 1..=6 {
         let mut numbers = Numbers(seed * 0x9e37_79b9_7f4a_7c15);
         let host = Host::new();
         let before = tree(&host.lower());
@@ -321,7 +321,7 @@ fn random_changes_are_those_of_a_plain_directory() {
         let spec = Spec { host: plain.lower(), guest: "/m".into(), mode: Mode::ReadWrite };
         let mut plain = Client::of(Server::new(Box::new(Shares::alone(&spec).unwrap())), "");
         let mut client = host.client();
-        for step in 0..250 {
+        for step in 0..150 {
             let mut directories: Vec<String> = vec![String::new()];
             let all = seen(&mut plain);
             directories.extend(all.iter().filter(|(_, text)| text == "/").map(|(path, _)| path.clone()));
@@ -357,5 +357,5 @@ fn random_changes_are_those_of_a_plain_directory() {
         }
         assert_eq!(tree(&host.lower()), before);
     }
-    assert!(done > 500, "{done}");
+    assert!(done > 200, "{done}");
 }
