@@ -122,6 +122,12 @@ pub trait Device: std::any::Any + Send {
     /// Told once, before anything else, which id the board gave the device.
     fn attach(&mut self, _id: DeviceId) {}
 
+    /// Whether accesses may be given a time that is some accesses old: for devices that are accessed often and to
+    /// which time is no more than a pace.
+    fn takes_recent_time(&self) -> bool {
+        false
+    }
+
     /// Port read; `port` is the home port (see [`PortMap`]). `None` = nothing answers at this port and width.
     fn port_read(&mut self, _: &mut Ctx<'_>, _port: u16, _: AccessSize) -> Option<u32> {
         None

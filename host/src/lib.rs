@@ -30,6 +30,8 @@ pub mod config;
 pub mod console;
 #[cfg(unix)]
 pub mod control;
+#[cfg(target_os = "linux")]
+mod descriptors;
 pub mod error;
 pub mod fs;
 pub mod image;

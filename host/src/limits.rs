@@ -84,6 +84,10 @@ pub const MAX_SHARE_DEPTH: usize = 4096;
 /// for objects without a name.
 pub const SHARE_DESCRIPTORS: usize = 200;
 
+/// Shared directories that stay known when the guest holds none of them: clients without a cache go through
+/// the same ones with every request.
+pub const SHARE_RESTING: usize = 64;
+
 /// Files of shared directories that a guest may have open at once. With the above, a process with the usual
 /// limit of 1024 descriptors has enough.
 pub const SHARE_HANDLES: usize = 400;

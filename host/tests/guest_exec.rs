@@ -284,6 +284,59 @@ fn machine_that_was_booted_has_a_name_too() {
     assert_eq!(place.left(), Vec::<PathBuf>::new());
 }
 
+/// Boots a machine with a name, and waits until it has it.
+fn boot(place: &Place, name: &str, image: &Path) -> Child {
+    let mut boot = place.env86(&["boot", "--name", name, "--timeout", "300", image.to_str().unwrap()]);
+    let mut child = boot.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    for _ in 0..1000 {
+        if place.names() == format!("{name}\n") {
+            return child;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "the machine has ended");
+    }
+    panic!("the machine has no name");
+}
+
+#[test]
+fn machine_that_switches_itself_off_gives_its_name_back() {
+    let place = Place::new();
+    let mut child = boot(&place, "vm", &image());
+    let off = place.exec("vm", &[], "poweroff -f; sleep 100");
+    assert_eq!(off.status.code(), Some(125), "{}", text(&off.stderr));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(place.names(), "");
+    assert_eq!(place.left(), Vec::<PathBuf>::new());
+    assert_eq!(place.run(&["stop", "vm"]).status.code(), Some(1));
+    // The name can be used again.
+    let mut child = boot(&place, "vm", &image());
+    assert_eq!(place.says("vm", "echo again"), "again\n");
+    assert_eq!(place.run(&["stop", "vm"]).status.code(), Some(0));
+    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+}
+
+#[test]
+fn command_in_a_machine_that_has_just_been_started_sees_its_mounts() {
+    let place = Place::new();
+    let image = image();
+    let directories: Vec<PathBuf> = (0..8).map(|n| place.dir.path().join(format!("d{n}"))).collect();
+    let mut flags: Vec<String> = Vec::new();
+    for (number, directory) in directories.iter().enumerate() {
+        fs::create_dir(directory).unwrap();
+        fs::write(directory.join("file"), format!("{number}\n")).unwrap();
+        flags.extend(["-m".to_owned(), format!("{}:/mnt/{number}", directory.display())]);
+    }
+    // In the foreground: nothing says when it is ready, and its name is there before anything is mounted.
+    let mut env86 = place.env86(&["run", "--timeout", "300", "--name", "vm"]);
+    env86.args(&flags).arg(&image).args(["--", "sleep", "1000"]);
+    let mut child = env86.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while place.names() != "vm\n" {
+        assert!(child.try_wait().unwrap().is_none(), "the machine has ended");
+    }
+    assert_eq!(place.says("vm", "cat /mnt/*/file"), "0\n1\n2\n3\n4\n5\n6\n7\n");
+    assert_eq!(place.run(&["stop", "vm"]).status.code(), Some(0));
+    child.wait().unwrap();
+}
+
 /// Everything below a directory: kind, permissions, time and contents.
 fn tree(path: &Path) -> Vec<(PathBuf, u32, i64, Vec<u8>)> {
     let mut found = Vec::new();
@@ -365,11 +418,92 @@ fn trees_are_copied_in_and_out_as_they_are() {
         (from.to_str().unwrap(), "vm:/no/such/dir"),
         ("vm:/root", "vm:/tmp"),
         (".", "here"),
-        ("vm:/root/copy", "-"),
+        ("-", "vm:/root/copy"),
+        ("-", "vm:/no/such/dir"),
+        ("-", "-"),
     ] {
         let run = place.env86(&["cp", one, two]).current_dir(place.dir.path()).output().unwrap();
         assert_eq!(run.status.code(), Some(1), "{one} {two}");
         assert!(text(&run.stderr).starts_with("env86: "), "{one} {two}: {}", text(&run.stderr));
+    }
+}
+
+#[test]
+fn archives_go_in_and_out_through_standard_streams() {
+    let place = Place::new();
+    place.start("vm", "exec sleep 1000");
+    let (from, to) = (place.dir.path().join("from"), place.dir.path().join("to"));
+    let long = "n".repeat(150);
+    fs::create_dir_all(from.join("sub").join(&long)).unwrap();
+    fs::create_dir(&to).unwrap();
+    fs::write(from.join("sub").join(&long).join("deep"), vec![7; 300_000]).unwrap();
+    fs::write(from.join("a b"), "x").unwrap();
+    fs::hard_link(from.join("a b"), from.join("again")).unwrap();
+    fs::set_permissions(from.join("a b"), fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("/nowhere", from.join("link")).unwrap();
+    fs::set_permissions(from.join("sub"), fs::Permissions::from_mode(0o711)).unwrap();
+    for at in [from.join("a b"), from.join("sub")] {
+        fs::File::open(at).unwrap().set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_086)).unwrap();
+    }
+    // As other programs write archives, and read them.
+    let tar = Command::new("tar").arg("-C").arg(&from).args(["-cf", "-", "."]).output().unwrap();
+    let send = |archive: &[u8], place: &str, env86: &mut Command| {
+        let mut child =
+            env86.args(["cp", "-", place]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // One that is refused is not read.
+        let _ = child.stdin.take().unwrap().write_all(archive);
+        let run = child.wait_with_output().unwrap();
+        (run.status.code(), text(&run.stderr))
+    };
+    place.says("vm", "mkdir /root/in; ln -s in /root/way");
+    assert_eq!(send(&tar.stdout, "vm:/root/in", &mut place.env86(&[])), (Some(0), String::new()));
+    assert_eq!(send(&tar.stdout, "vm:/root/in", &mut place.env86(&[])), (Some(0), String::new()), "again");
+    assert_eq!(place.says("vm", "cd /root/in; stat -c '%a %h' 'a b' sub"), "640 2\n711 3\n");
+    let receive = |args: &[&str]| {
+        let run = place.run(&[&["cp"], args].concat());
+        assert_eq!((run.status.code(), text(&run.stderr)), (Some(0), String::new()));
+        run.stdout
+    };
+    for (args, below) in [
+        (&["vm:/root/in/.", "-"][..], "."),
+        (&["vm:/root/in", "-"], "in"),
+        (&["-L", "vm:/root/way", "-"], "way"),
+    ] {
+        let archive = receive(args);
+        let mut tar = Command::new("tar");
+        let mut tar = tar.arg("-C").arg(&to).args(["-xpf", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        tar.stdin.take().unwrap().write_all(&archive).unwrap();
+        assert!(tar.wait().unwrap().success());
+        assert_eq!(tree(&to.join(below)), tree(&from), "{below}");
+        fs::remove_dir_all(&to).unwrap();
+        fs::create_dir(&to).unwrap();
+    }
+    // A link as it is, and what it points to.
+    for (flags, expected) in [(&[][..], None), (&["-L"], Some("x"))] {
+        place.says("vm", "ln -sf 'in/a b' /root/file");
+        let args = [flags, &["vm:/root/file", to.to_str().unwrap()]].concat();
+        receive(&args);
+        let copy = to.join("file");
+        assert_eq!(fs::symlink_metadata(&copy).unwrap().is_symlink(), expected.is_none());
+        assert_eq!(fs::read_to_string(&copy).ok().as_deref(), expected);
+    }
+    symlink("from/a b", place.dir.path().join("out")).unwrap();
+    receive(&["-L", place.dir.path().join("out").to_str().unwrap(), "vm:/root/followed"]);
+    assert_eq!(place.says("vm", "[ -L /root/followed ] || cat /root/followed"), "x");
+    let evil = {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        header.set_mode(0o644);
+        header.as_gnu_mut().unwrap().name[..9].copy_from_slice(b"../../etc");
+        header.set_cksum();
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append(&header, &b"evil"[..]).unwrap();
+        archive.into_inner().unwrap()
+    };
+    for (archive, why) in [(&evil[..], "leads out"), (&b"no archive at all"[..], "archive")] {
+        let (status, errors) = send(archive, "vm:/root/in", &mut place.env86(&[]));
+        assert_eq!(status, Some(1));
+        assert!(errors.contains(why), "{errors}");
     }
 }
 

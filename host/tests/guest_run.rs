@@ -165,6 +165,49 @@ fn terminal_is_raw_has_its_size_and_is_restored() {
     assert!(!is_raw(&user));
 }
 
+/// Everything that can be set for a terminal.
+fn settings(user: &File) -> String {
+    format!("{:?}", tcgetattr(user).unwrap())
+}
+
+#[test]
+fn terminal_is_as_before_however_the_run_ends() {
+    let sleep = "echo ready; exec sleep 100";
+    // What happens, and the status it gives.
+    let ends: &[(&[&str], &str, Option<Signal>, i32)] = &[
+        (&[], "exit 3", None, 3),
+        (&[], "poweroff -f; sleep 100", None, 125),
+        (&["-w", "/no/such/directory"], "true", None, 126),
+        (&["--timeout", "2"], sleep, None, 124),
+        (&[], sleep, Some(Signal::TERM), 128 + 15),
+        (&[], sleep, Some(Signal::HUP), 128 + 1),
+        (&[], sleep, Some(Signal::INT), 128 + 2),
+    ];
+    let heard = |signal: &Option<Signal>| signal.is_none_or(signals::is_heard);
+    for (flags, script, signal, status) in ends.iter().filter(|(_, _, signal, _)| heard(signal)) {
+        let (mut user, tty) = terminal();
+        let before = settings(&user);
+        let mut env86 = command(flags, &["sh", "-c", script]);
+        let mut child =
+            env86.stdin(tty()).stdout(tty()).stderr(Stdio::null()).process_group(0).spawn().unwrap();
+        if let Some(signal) = signal {
+            wait_for(&mut user, &mut String::new(), "ready\r\n");
+            assert!(is_raw(&user));
+            kill_process(pid(&child), *signal).unwrap();
+        }
+        let ended = child.wait().unwrap().code();
+        assert_eq!((ended, settings(&user)), (Some(*status), before), "{flags:?} {script} {signal:?}");
+    }
+    // As `timeout` ends it, which cannot be caught there: it returns what it always does.
+    let (user, tty) = terminal();
+    let before = settings(&user);
+    let env86 = command(&["-it"], &["sleep", "100"]);
+    let mut timeout = Command::new("timeout");
+    timeout.arg("4").arg(env86.get_program()).args(env86.get_args());
+    let status = timeout.stdin(tty()).stdout(tty()).stderr(Stdio::null()).status().unwrap();
+    assert_eq!((status.code(), settings(&user)), (Some(124), before));
+}
+
 fn pid(child: &Child) -> Pid {
     Pid::from_child(child)
 }
@@ -334,6 +377,60 @@ fn overlay_mount_takes_writes_that_the_host_never_sees() {
     );
     assert_eq!(std::fs::read_to_string(directory.path().join("sub/file")).unwrap(), "host\n");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn writes_of_an_overlay_stay_in_their_directory_for_the_next_run() {
+    let base = tempfile::tempdir().unwrap();
+    let [lower, upper] = ["lower", "upper"].map(|name| base.path().join(name));
+    std::fs::create_dir_all(lower.join("sub")).unwrap();
+    std::fs::write(lower.join("sub/file"), "host\n").unwrap();
+    std::fs::write(lower.join("other"), "other\n").unwrap();
+    let mount = format!("{}:/mnt:overlay={}", lower.display(), upper.display());
+    let script = "cd /mnt && echo guest >>sub/file && rm other && mkdir new && mv sub/file new/moved && \
+                  cp /bin/busybox new && mkdir t && cp -r new t && rm -r t";
+    let run = command(&["-m", &mount], &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    assert_eq!(std::fs::read_to_string(lower.join("sub/file")).unwrap(), "host\n");
+    assert_eq!(std::fs::read_to_string(lower.join("other")).unwrap(), "other\n");
+    assert_eq!(std::fs::read_to_string(upper.join("new/moved")).unwrap(), "host\nguest\n");
+    assert!(upper.join(".wh.other").exists() && upper.join("sub/.wh.file").exists());
+    let script = "cd /mnt && cmp /bin/busybox new/busybox && cat new/moved && find . | sort";
+    for flags in [&[][..], &["--mount-by-service"]] {
+        let flags = [flags, &["-m", &mount]].concat();
+        let run = command(&flags, &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+        let listed = "host\nguest\n.\n./new\n./new/busybox\n./new/moved\n./sub\n";
+        assert_eq!(text(&run.stdout), listed, "{}", text(&run.stderr));
+    }
+    let inside = format!("{}:/mnt:overlay={}", lower.display(), lower.join("sub").display());
+    let run = command(&["-m", &inside], &["true"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(run.status.code(), Some(125));
+    assert!(text(&run.stderr).contains("one is inside the other"), "{}", text(&run.stderr));
+}
+
+#[test]
+fn several_directories_are_mounted_from_the_device() {
+    let base = tempfile::tempdir().unwrap();
+    let [one, two, three, upper] = ["one", "two", "three", "upper"].map(|name| base.path().join(name));
+    for directory in [&one, &two, &three] {
+        std::fs::create_dir(directory).unwrap();
+        std::fs::write(directory.join("file"), "host\n").unwrap();
+    }
+    let mounts = [
+        format!("{}:/mnt/o ne", one.display()),
+        format!("{}:/mnt/two:overlay={}", two.display(), upper.display()),
+        format!("{}:/mnt/three:ro", three.display()),
+    ];
+    let flags = ["-m", &mounts[0], "-m", &mounts[1], "-m", &mounts[2]];
+    let script = "cat /mnt/*/file && echo guest >'/mnt/o ne/new' && echo guest >/mnt/two/new && \
+                  ! touch /mnt/three/new 2>/dev/null && grep -c '/mnt/.*trans=virtio' /proc/mounts && \
+                  ls -A /tmp | grep -c hostshare";
+    let run = command(&flags, &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&run.stdout), "host\nhost\nhost\n3\n0\n", "{}", text(&run.stderr));
+    for new in [one.join("new"), upper.join("new")] {
+        assert_eq!(std::fs::read_to_string(new).unwrap(), "guest\n");
+    }
+    assert_eq!(std::fs::read_dir(&three).unwrap().count(), 1);
 }
 
 #[test]

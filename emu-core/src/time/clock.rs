@@ -65,6 +65,11 @@ impl VmClock {
         self.now
     }
 
+    /// Guest time as it was when somebody asked last: what costs nothing. Deterministic clocks are exact.
+    pub fn recent(&mut self, retired: u64) -> VmTime {
+        if self.is_deterministic() { self.now(retired) } else { self.now }
+    }
+
     /// Calendar time, nanoseconds since 1970-01-01 UTC, at guest time `now`.
     pub fn wall_ns(&self, now: VmTime) -> u64 {
         match &self.source {
@@ -138,6 +143,16 @@ mod tests {
         fn wall_ns(&self) -> u64 {
             7
         }
+    }
+
+    #[test]
+    fn recent_time_is_that_of_the_last_question_unless_time_is_counted() {
+        let host = Arc::new(AtomicU64::new(1000));
+        let mut clock = VmClock::new(ClockSource::HostPaced(Box::new(Fake(host.clone()))));
+        host.store(1500, Ordering::Relaxed);
+        assert_eq!((clock.recent(0), clock.now(0), clock.recent(0)), (0, 500, 500));
+        let source = ClockSource::Deterministic { ps_per_instruction: 1000, wall_start_ns: 0 };
+        assert_eq!(VmClock::new(source).recent(7), 7);
     }
 
     #[test]

@@ -118,7 +118,7 @@ fn claim_all(board: &mut Board, ports: &[(u16, u16)], id: DeviceId) {
 fn add(board: &mut Board, mut device: Box<dyn Device>, ports: &[(u16, u16)]) -> DeviceId {
     let id = board.devices.len() as DeviceId;
     device.attach(id);
-    board.devices.push(device);
+    board.push(device);
     claim_all(board, ports, id);
     id
 }

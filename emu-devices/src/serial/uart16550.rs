@@ -358,6 +358,11 @@ impl Device for Uart16550 {
         self.device = id;
     }
 
+    /// The windows of bursts are all it has to do with time.
+    fn takes_recent_time(&self) -> bool {
+        true
+    }
+
     fn port_read(&mut self, ctx: &mut Ctx<'_>, port: u16, size: AccessSize) -> Option<u32> {
         if size != AccessSize::Byte {
             return None;

@@ -29,6 +29,7 @@ use crate::image::kernel_source::KernelFlags;
 use crate::limits;
 use crate::paths;
 use crate::progress::Progress;
+use crate::run::Ready;
 use crate::signals;
 use crate::snapshot::SnapshotFileError;
 use crate::snapshot::locate;
@@ -312,7 +313,7 @@ pub fn run(args: BootArgs, reporter: Reporter) -> anyhow::Result<u8> {
     if let Some((_, endpoint)) = &named {
         let sender = session.sender();
         let stop = move |_| drop(sender.send(Event::Signal(SIGTERM)));
-        start::serve(endpoint, &vm, &path, &[], None, Box::new(stop))?;
+        start::serve(endpoint, &vm, &path, &[], None, Arc::new(Ready::now()), Box::new(stop))?;
     }
     if let Some(service) = vm.service.clone().filter(|_| vm.restored) {
         service.freshen_in_background();

@@ -1,6 +1,7 @@
 //! `env86 cp`: files and directories into a guest and out of it.
 
 use std::ffi::{OsStr, OsString};
+use std::io::{self, BufReader, BufWriter, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,12 +9,15 @@ use clap::{Args, ValueHint};
 
 use super::report::{Reporter, size};
 use crate::control::client::Client;
-use crate::control::copy;
 use crate::control::names::{Directory, Name};
+use crate::control::{archive, copy};
 use crate::error::{Error, one_line};
 
 /// How long a guest may take to boot its service.
 const BOOT_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Bytes of an archive read or written at once.
+const PIECE: usize = 64 << 10;
 
 const AFTER_HELP: &str = "\
 One of the two is NAME:PATH, a path in the virtual machine of that name; a path on the host that has a
@@ -21,20 +25,29 @@ colon in it is written with a slash before ('./a:b'). What is copied to a direct
 goes into it under its own name; SOURCE/. means what is in the directory. Modes and times are
 kept, links are copied as links. In the guest everything belongs to root, here to you.
 
+With '-' for SOURCE a tar archive is read from standard input and unpacked into a directory of the
+guest; with '-' for DESTINATION one is written to standard output. Archives keep owners.
+
     env86 cp program NAME:/usr/local/bin/
-    env86 cp NAME:/var/log/. logs";
+    env86 cp NAME:/var/log/. logs
+    tar c . | env86 cp - NAME:/srv
+    env86 cp NAME:/etc - | tar t";
 
 /// Flags and arguments of `cp`.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP, args_override_self = true)]
 pub struct CpArgs {
-    /// What is copied
+    /// What is copied; - for an archive on standard input
     #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     from: OsString,
 
-    /// Where to
+    /// Where to; - for an archive on standard output
     #[arg(value_name = "DESTINATION", value_hint = ValueHint::AnyPath)]
     to: OsString,
+
+    /// If SOURCE is a link, copy what it points to
+    #[arg(long, short = 'L')]
+    follow_link: bool,
 
     /// Errors, warnings and a summary as JSON lines on standard error
     #[arg(long)]
@@ -69,13 +82,24 @@ pub fn run(args: CpArgs, reporter: Reporter) -> anyhow::Result<u8> {
         let client = Client::connect(&directory, &name).map_err(Error::from)?;
         Ok(client.guest(BOOT_PATIENCE).map_err(Error::from)?)
     };
-    anyhow::ensure!(
-        args.from != "-" && args.to != "-",
-        "Cannot copy archives through standard input or output; use 'env86 exec NAME -- tar'"
-    );
+    let follow = args.follow_link;
     let copied = match (in_guest(&args.from), in_guest(&args.to)) {
-        (Some((name, from)), None) => copy::out_of_guest(&guest(name)?, from, Path::new(&args.to)),
-        (None, Some((name, to))) => copy::into_guest(&guest(name)?, Path::new(&args.from), to),
+        (Some((name, from)), None) if args.to == "-" => {
+            let mut output = io::stdout().lock();
+            anyhow::ensure!(
+                !output.is_terminal(),
+                "Cannot write an archive to a terminal; redirect standard output"
+            );
+            let guest = guest(name)?;
+            let mut output = BufWriter::with_capacity(PIECE, &mut output);
+            archive::out_of_guest(&guest, from, &mut output, follow)
+        }
+        (None, Some((name, to))) if args.from == "-" => {
+            let mut input = BufReader::with_capacity(PIECE, io::stdin().lock());
+            archive::into_guest(&guest(name)?, &mut input, to)
+        }
+        (Some((name, from)), None) => copy::out_of_guest(&guest(name)?, from, Path::new(&args.to), follow),
+        (None, Some((name, to))) => copy::into_guest(&guest(name)?, Path::new(&args.from), to, follow),
         (Some(_), Some(_)) => anyhow::bail!("Cannot copy from one virtual machine to another"),
         (None, None) => anyhow::bail!("Neither path is NAME:PATH, a path in a virtual machine"),
     };

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueHint};
@@ -30,7 +31,7 @@ use crate::image::Image;
 use crate::paths;
 use crate::progress::Progress;
 use crate::run::tail::Tail;
-use crate::run::{Console, End, Ended, Event, Job, Run, Streams, install};
+use crate::run::{Console, End, Ended, Event, Job, Ready, Run, Streams, install};
 use crate::shares::{self, Spec};
 use crate::signals;
 use crate::snapshot::locate;
@@ -89,13 +90,14 @@ pub struct RunArgs {
     #[arg(long, hide = true, value_name = "NAME")]
     background: Option<String>,
 
-    /// Show a directory of the host in the guest; :ro lets it only look, :overlay keeps what it writes in memory
+    /// Show a directory of the host in the guest; :ro lets it only look, :overlay keeps what it writes in memory,
+    /// :overlay=DIR in another directory
     #[arg(
         long,
         short = 'm',
         visible_alias = "volume",
         visible_short_alias = 'v',
-        value_name = "HOST:GUEST[:ro|:overlay]"
+        value_name = "HOST:GUEST[:ro|:overlay[=DIR]]"
     )]
     mount: Vec<OsString>,
 
@@ -248,11 +250,12 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
         let _ = sender.send(Event::Signal(signal));
     });
     let _signals = signals.map_err(Error::from)?;
+    let ready = Arc::<Ready>::default();
     if let Some((_, endpoint)) = &named {
         let sender = run.sender();
         let log = log.as_ref().map(|(_, path)| path.as_path());
         let stop = move |patience| drop(sender.send(Event::Stop(patience)));
-        start::serve(endpoint, &vm, &path, &args.command, log, Box::new(stop))?;
+        start::serve(endpoint, &vm, &path, &args.command, log, ready.clone(), Box::new(stop))?;
     }
     let raw = ends.raw.then(RawMode::enter).transpose().map_err(Error::from)?;
     let streams = match &log {
@@ -287,6 +290,7 @@ fn attempt(args: &RunArgs, reporter: Reporter) -> anyhow::Result<u8> {
         patience: args.boot_timeout.unwrap_or(BOOT_PATIENCE),
         window: Box::new(window),
         started: log.map(|(log, _)| Box::new(move || detach::started(&log)) as _),
+        ready,
     };
     let ended = run.run(vm, job).map_err(Error::from)?;
     drop(raw);

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use emu_core::snapshot::slots;
@@ -21,7 +22,7 @@ use crate::fs::overlay::OverlayOptions;
 use crate::image::kernel_source::{self, GuestTree, Kernel, KernelFlags};
 use crate::image::{Image, tree};
 use crate::progress::Progress;
-use crate::run::install;
+use crate::run::{Ready, install};
 use crate::snapshot::locate::Opened;
 use crate::vm::{self, Boot, LinuxBoot, SerialSink, Start, Vm, VmSpec};
 
@@ -161,6 +162,7 @@ pub(super) fn serve(
     image: &Path,
     command: &[OsString],
     log: Option<&Path>,
+    ready: Arc<Ready>,
     stop: Box<dyn Fn(Duration) + Send + Sync>,
 ) -> anyhow::Result<()> {
     let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
@@ -172,6 +174,6 @@ pub(super) fn serve(
         started: clock::wall().as_secs(),
         log: log.map(whole),
     };
-    let machine = server::Machine { status, service: vm.service.clone(), restored: vm.restored, stop };
+    let machine = server::Machine { status, service: vm.service.clone(), restored: vm.restored, ready, stop };
     server::start(endpoint, machine).map_err(|error| Error::from(ConsoleError::Thread(error)).into())
 }

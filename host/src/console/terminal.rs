@@ -76,3 +76,42 @@ pub fn is_raw() -> bool {
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal()
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::tcgetattr;
+    use std::process::{Command, Stdio};
+
+    /// Names this test to the process that it starts.
+    const CHILD: &str = "ENV86_TEST_TERMINAL_CHILD";
+
+    #[test]
+    fn panic_of_any_thread_ends_raw_mode() {
+        if std::env::var_os(CHILD).is_some() {
+            // Nothing drops it in the end: only the hook restores the terminal.
+            std::mem::forget(RawMode::enter().unwrap());
+            assert!(is_raw());
+            let thread = std::thread::spawn(|| panic!("scripted"));
+            assert!(thread.join().is_err());
+            std::process::exit(if is_raw() { 1 } else { 86 });
+        }
+        let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&user).unwrap();
+        unlockpt(&user).unwrap();
+        let name = ptsname(&user, Vec::new()).unwrap().into_string().unwrap();
+        let tty = std::fs::File::options().read(true).write(true).open(name).unwrap();
+        let before = format!("{:?}", tcgetattr(&user).unwrap());
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "console::terminal::tests::panic_of_any_thread_ends_raw_mode"])
+            .env(CHILD, "1")
+            .stdin(tty.try_clone().unwrap())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(86));
+        assert_eq!(format!("{:?}", tcgetattr(&user).unwrap()), before);
+    }
+}

@@ -20,10 +20,10 @@ use crate::rpc::{Deadline, Guest, RpcError};
 /// How long the guest may take for one step; contents of files have no limit.
 const STEP: Duration = Duration::from_secs(60);
 
-const TYPE: u32 = 0o170_000;
-const DIRECTORY: u32 = 0o040_000;
-const REGULAR: u32 = 0o100_000;
-const LINK: u32 = 0o120_000;
+pub(super) const TYPE: u32 = 0o170_000;
+pub(super) const DIRECTORY: u32 = 0o040_000;
+pub(super) const REGULAR: u32 = 0o100_000;
+pub(super) const LINK: u32 = 0o120_000;
 
 /// Why something was not copied.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +65,11 @@ pub struct Copied {
     pub left_out: Vec<String>,
 }
 
-fn step() -> Deadline {
+pub(super) fn step() -> Deadline {
     Deadline::after(STEP)
 }
 
-fn in_guest(path: &str) -> impl FnOnce(RpcError) -> CopyError + '_ {
+pub(super) fn in_guest(path: &str) -> impl FnOnce(RpcError) -> CopyError + '_ {
     move |source| CopyError::Guest { path: path.to_owned(), source }
 }
 
@@ -77,12 +77,12 @@ fn on_host(path: &Path) -> impl FnOnce(io::Error) -> CopyError + '_ {
     move |source| CopyError::Host { path: path.display().to_string(), source }
 }
 
-fn wrong(path: &str, why: &'static str) -> CopyError {
+pub(super) fn wrong(path: &str, why: &'static str) -> CopyError {
     CopyError::Target { path: path.to_owned(), why }
 }
 
 /// What stands at a path of the guest, links followed if asked; `None` if there is nothing.
-fn look(guest: &Guest, path: &str) -> Result<Option<Entry>, CopyError> {
+pub(super) fn look(guest: &Guest, path: &str) -> Result<Option<Entry>, CopyError> {
     match guest.lstat(path, step()) {
         Ok(entry) => Ok(Some(entry)),
         Err(RpcError::Remote(why)) if why.ends_with("no such file or directory") => Ok(None),
@@ -91,34 +91,35 @@ fn look(guest: &Guest, path: &str) -> Result<Option<Entry>, CopyError> {
 }
 
 /// Whether a path of the guest is a directory, or a link to one.
-fn is_directory(guest: &Guest, path: &str) -> bool {
+pub(super) fn is_directory(guest: &Guest, path: &str) -> bool {
     guest.stat(path, step()).is_ok_and(|entry| entry.is_dir)
 }
 
-fn join(directory: &str, name: &str) -> String {
+pub(super) fn join(directory: &str, name: &str) -> String {
     format!("{}/{name}", directory.trim_end_matches('/'))
 }
 
 /// Last part of a path as it is written; `None` for `/`, `.` and `..`.
-fn last(path: &str) -> Option<&str> {
+pub(super) fn last(path: &str) -> Option<&str> {
     let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     (!matches!(name, "" | "." | "..")).then_some(name)
 }
 
 /// Whether only what is in the directory is meant.
-fn contents_only(path: &str) -> bool {
+pub(super) fn contents_only(path: &str) -> bool {
     path.ends_with("/.") || path == "."
 }
 
-/// Copies a file or directory of the host to `to` in the guest.
+/// Copies a file or directory of the host to `to` in the guest. A link that `from` is, is copied as a link
+/// unless it is to be followed.
 ///
 /// # Errors
 /// The first thing that went wrong. What was copied until then stays.
-pub fn into_guest(guest: &Guest, from: &Path, to: &str) -> Result<Copied, CopyError> {
+pub fn into_guest(guest: &Guest, from: &Path, to: &str, follow: bool) -> Result<Copied, CopyError> {
     let text = from.to_string_lossy();
     let meta = fs::symlink_metadata(from).map_err(on_host(from))?;
     // A slash at the end asks for what a link points to.
-    let meta = if text.ends_with('/') { fs::metadata(from).map_err(on_host(from))? } else { meta };
+    let meta = if text.ends_with('/') || follow { fs::metadata(from).map_err(on_host(from))? } else { meta };
     let to = if to.starts_with('/') { to.to_owned() } else { format!("/{to}") };
     let mut copied = Copied::default();
     let target = if is_directory(guest, &to) {
@@ -222,27 +223,59 @@ fn put(
     Ok(())
 }
 
+/// What is to be copied out of the guest.
+pub(super) struct Source {
+    /// Where it is.
+    pub(super) path: String,
+    /// How the user calls it.
+    pub(super) shown: String,
+    /// What it is.
+    pub(super) details: Details,
+    /// When it was changed last.
+    pub(super) mtime: i64,
+}
+
+/// Links followed before it is a loop.
+const LINKS: usize = 40;
+
+/// Finds what is to be copied out of the guest.
+pub(super) fn source(guest: &Guest, from: &str, follow: bool) -> Result<Source, CopyError> {
+    let shown = if from.starts_with('/') { from.to_owned() } else { format!("/{from}") };
+    let mut path = shown.clone();
+    let mut entry = guest.lstat(&path, step()).map_err(in_guest(&path))?;
+    if path.ends_with('/') && is_directory(guest, &path) {
+        // The service takes the slash away; the link's directory is meant.
+        entry = guest.lstat(&join(&path, "."), step()).map_err(in_guest(&path))?;
+    }
+    for _ in 0..LINKS {
+        let details = entry.details.clone().unwrap_or_default();
+        if !follow || details.mode & TYPE != LINK {
+            return Ok(Source { path, shown, details, mtime: entry.mtime });
+        }
+        let above = path.trim_end_matches('/').rsplit_once('/').map_or("", |(above, _)| above);
+        path = if details.target.starts_with('/') { details.target } else { join(above, &details.target) };
+        entry = guest.lstat(&path, step()).map_err(in_guest(&path))?;
+    }
+    Err(wrong(&shown, "too many links lead to it"))
+}
+
 /// Copies a file or directory of the guest to `to` on the host.
 ///
 /// Nothing of it can land elsewhere, whatever the guest says: each name is one component, created in a
 /// directory that is open, and links on the host are replaced, never followed. Set-user-ID bits are dropped.
 ///
+/// A link that `from` is, is copied as a link unless it is to be followed.
+///
 /// # Errors
 /// The first thing that went wrong. What was copied until then stays.
-pub fn out_of_guest(guest: &Guest, from: &str, to: &Path) -> Result<Copied, CopyError> {
-    let from = if from.starts_with('/') { from.to_owned() } else { format!("/{from}") };
-    let mut entry = guest.lstat(&from, step()).map_err(in_guest(&from))?;
-    if from.ends_with('/') && is_directory(guest, &from) {
-        // The service takes the slash away; the link's directory is meant.
-        entry = guest.lstat(&join(&from, "."), step()).map_err(in_guest(&from))?;
-    }
-    let details = entry.details.clone().unwrap_or_default();
+pub fn out_of_guest(guest: &Guest, from: &str, to: &Path, follow: bool) -> Result<Copied, CopyError> {
+    let Source { path: source, shown: from, details, .. } = source(guest, from, follow)?;
     let is_dir = details.mode & TYPE == DIRECTORY;
     let mut copied = Copied::default();
     let (directory, name) = if to.is_dir() {
         if is_dir && contents_only(&from) {
             let directory = Target::open(to).map_err(on_host(to))?;
-            fill(guest, &from, &directory, to, 0, &mut copied)?;
+            fill(guest, &source, &directory, to, 0, &mut copied)?;
             copied.entries += 1;
             return Ok(copied);
         }
@@ -261,7 +294,7 @@ pub fn out_of_guest(guest: &Guest, from: &str, to: &Path) -> Result<Copied, Copy
         (above.to_path_buf(), name)
     };
     let target = Target::open(&directory).map_err(on_host(&directory))?;
-    get(guest, &from, &details, &target, &name, &directory, 0, &mut copied)?;
+    get(guest, &source, &details, &target, &name, &directory, 0, &mut copied)?;
     Ok(copied)
 }
 

@@ -9,6 +9,7 @@
 //! | [`message`] | requests and replies |
 //! | [`splice`] | calls of the guest service, passed through the machine's process |
 //! | [`copy`] | files and directories, into the guest and out of it |
+//! | [`archive`] | the same as tar archives |
 //!
 //! A connection begins with one request and one reply, each a JSON object on a line. After
 //! [`message::Request::Guest`] it carries the guest service's own protocol (the crate `guest86`): the machine's
@@ -18,6 +19,7 @@
 //! Sockets have mode 0600 in a directory with mode 0700 that belongs to the user. Whoever can connect can do
 //! in the guest what its root can, and end it; to the host nothing more than the user who started it.
 
+pub mod archive;
 pub mod client;
 pub mod copy;
 pub mod endpoint;

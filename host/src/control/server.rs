@@ -15,6 +15,7 @@ use super::splice;
 use crate::clock;
 use crate::rpc::wire::Service;
 use crate::rpc::{Deadline, RpcError};
+use crate::run::Ready;
 
 /// How long a client may take for its request.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -36,6 +37,8 @@ pub struct Machine {
     pub service: Option<Service>,
     /// It comes from a snapshot.
     pub restored: bool,
+    /// Opened when clients may use the guest.
+    pub ready: Arc<Ready>,
     /// Ends it; its command has this long to end after it was asked.
     pub stop: Box<dyn Fn(Duration) + Send + Sync>,
 }
@@ -95,8 +98,12 @@ fn answer(mut stream: UnixStream, machine: &Machine) -> io::Result<()> {
 fn attach(machine: &Machine, patience: Duration) -> Result<(Service, Reply), String> {
     const NONE: &str = "its guest has no service; commands need guest86 on /dev/ttyS1";
     let service = machine.service.clone().ok_or(NONE)?;
-    if !service.wait_open(machine.restored, Deadline::after(patience)) {
+    let deadline = Deadline::after(patience);
+    if !service.wait_open(machine.restored, deadline) {
         return Err(NONE.to_owned());
+    }
+    if !machine.ready.wait(deadline) {
+        return Err("the directories of the host are not mounted yet".to_owned());
     }
     let guest = service.guest();
     let attached = |deadline| guest.attach(deadline).map_err(|error| error.to_string());

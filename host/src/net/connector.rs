@@ -78,16 +78,6 @@ pub(super) fn reset(socket: OwnedFd) {
     drop(socket);
 }
 
-/// Raises the limit on descriptors to what a busy network may need, as far as the host lets us.
-pub(super) fn raise_descriptor_limit(wanted: u64) {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < wanted) {
-        limit.current = Some(limit.maximum.map_or(wanted, |maximum| maximum.min(wanted)));
-        let _ = setrlimit(Resource::Nofile, limit);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::cable::{NetEnd, NetWaker};
 use super::config::NetConfig;
-use super::connector::{Connector, HostConnector, raise_descriptor_limit};
+use super::connector::{Connector, HostConnector};
 use super::forward;
 use super::hosts::Hosts;
 use super::io::Io;
@@ -40,7 +40,9 @@ impl UserNet {
     /// # Errors
     /// See [`NetError`].
     pub fn start(config: NetConfig, end: NetEnd) -> Result<Self, NetError> {
-        raise_descriptor_limit((NET_TCP_FLOWS + NET_UDP_FLOWS + NET_DNS_QUERIES + OTHER_DESCRIPTORS) as u64);
+        crate::descriptors::raise_to(
+            (NET_TCP_FLOWS + NET_UDP_FLOWS + NET_DNS_QUERIES + OTHER_DESCRIPTORS) as u64,
+        );
         Self::start_with(config, end, Box::new(HostConnector))
     }
 

@@ -8,7 +8,7 @@ use guest86::cbor::Value;
 use guest86::codec;
 use guest86::limits;
 use guest86::link::{Channel, Link, LinkError};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 /// Contents of files carried at once, in bytes.
@@ -213,25 +213,22 @@ impl Guest {
         call_on(&link, method::SET_ATTRIBUTES, &attributes.to_value(), deadline).map(drop)
     }
 
-    /// Copies a file of any size out of the guest.
-    pub fn get(&self, path: &str, to: &mut impl Write, deadline: Deadline) -> Result<Entry, RpcError> {
+    /// Opens a file of any size in the guest for reading.
+    pub fn open(&self, path: &str, deadline: Deadline) -> Result<(Entry, Contents), RpcError> {
         let link = self.able(FILES, deadline)?;
         let channel = begin(&link, method::GET, &texts(&[path]), deadline)?;
         let entry =
             Entry::from_value(&begun(&channel, deadline)?).ok_or(RpcError::WrongAnswer(method::GET))?;
-        let mut left = u64::try_from(entry.size).map_err(|_| RpcError::WrongAnswer(method::GET))?;
+        let left = u64::try_from(entry.size).map_err(|_| RpcError::WrongAnswer(method::GET))?;
+        Ok((entry, Contents { channel, left, path: path.to_owned(), deadline }))
+    }
+
+    /// Copies a file of any size out of the guest.
+    pub fn get(&self, path: &str, to: &mut impl Write, deadline: Deadline) -> Result<Entry, RpcError> {
+        let (entry, mut contents) = self.open(path, deadline)?;
         let mut buffer = vec![0; PIECE];
-        while left > 0 {
-            let count = channel.read(&mut buffer, &|| deadline.left())?;
-            let bytes = buffer.get(..count).unwrap_or_default();
-            match left.checked_sub(count as u64) {
-                Some(rest) if count > 0 => left = rest,
-                Some(_) => {
-                    return Err(RpcError::Remote(format!("{path}: the file was cut while it was read")));
-                }
-                None => return Err(RpcError::WrongAnswer(method::GET)),
-            }
-            to.write_all(bytes)?;
+        while let count @ 1.. = contents.next(&mut buffer)? {
+            to.write_all(buffer.get(..count).unwrap_or_default())?;
         }
         Ok(entry)
     }
@@ -302,6 +299,38 @@ fn begun(channel: &Channel, deadline: Deadline) -> Result<Value, RpcError> {
         (Response { error: Some(error), .. }, _) => Err(RpcError::Remote(error)),
         (Response { goes_on: true, .. }, value) => Ok(value),
         _ => Err(RpcError::WrongAnswer("a call that goes on")),
+    }
+}
+
+/// Contents of a file in the guest: as many bytes as it had when it was opened, or an error.
+pub struct Contents {
+    channel: Channel,
+    left: u64,
+    path: String,
+    deadline: Deadline,
+}
+
+impl Contents {
+    /// The next bytes; none at the end.
+    fn next(&mut self, buffer: &mut [u8]) -> Result<usize, RpcError> {
+        if self.left == 0 || buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = self.channel.read(buffer, &|| self.deadline.left())?;
+        match self.left.checked_sub(count as u64) {
+            Some(rest) if count > 0 => self.left = rest,
+            Some(_) => {
+                return Err(RpcError::Remote(format!("{}: the file was cut while it was read", self.path)));
+            }
+            None => return Err(RpcError::WrongAnswer(method::GET)),
+        }
+        Ok(count)
+    }
+}
+
+impl Read for Contents {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.next(buffer).map_err(io::Error::other)
     }
 }
 

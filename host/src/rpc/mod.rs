@@ -25,7 +25,7 @@ mod tests;
 pub mod wire;
 
 pub use channel::{Line, Port};
-pub use client::{Guest, RawStream};
+pub use client::{Contents, Guest, RawStream};
 pub use command::{Command, Control, Input, Output, Running, exit_code};
 pub use fresh::freshen;
 pub use guest86::call::{Attributes, Entry, Info, RunOptions, Status};

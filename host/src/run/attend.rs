@@ -46,7 +46,7 @@ fn attend(
     job: Job,
     events: &Sender<Event>,
 ) -> End {
-    let Job { streams, mounts, tunnel, timeout: _, patience, window, started, console } = job;
+    let Job { streams, mounts, tunnel, timeout: _, patience, window, started, console, ready } = job;
     let deadline = Deadline::after(patience);
     if !service.wait_open(restored, deadline) {
         // A guest that is still booting has no shell either.
@@ -76,6 +76,7 @@ fn attend(
     if let Err(reason) = mounts::mount(guest, &mounts, tunnel) {
         return End::NotMounted(reason);
     }
+    ready.open();
     let end = carry::carry(guest, streams, window, started, events);
     if let End::Exited(_) = end {
         mounts::flush(guest, &mounts);

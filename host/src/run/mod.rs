@@ -6,6 +6,7 @@
 //! | [`carry`] | then the command: start, output, exit status |
 //! | [`control`] | signals and window sizes on their way to the command |
 //! | [`mounts`] | directories of the host, mounted before the command starts |
+//! | [`ready`] | others wait until the guest is ready |
 //! | [`install`] | the service, put into the tree of a guest that has none |
 //! | [`prompt`] | without a service: the command at the console's shell prompt |
 //! | [`input`] | the host's input on its way to the command |
@@ -18,10 +19,12 @@ mod input;
 pub mod install;
 mod mounts;
 mod prompt;
+mod ready;
 pub mod tail;
 
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +34,8 @@ use crate::console::ConsoleError;
 use crate::rpc::{self, Command, RpcError};
 use crate::vm::{self, Guest, Runner, StopReason, Vm};
 use control::{Controller, Order};
+pub(crate) use mounts::quoted;
+pub use ready::Ready;
 
 /// How long a machine may take to stop when told.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -101,6 +106,8 @@ pub struct Job {
     pub window: Window,
     /// Called when the command has started.
     pub started: Option<Started>,
+    /// Opened when everything is mounted.
+    pub ready: Arc<Ready>,
 }
 
 /// Mounts directories of the host in a guest whose machine serves them. The error is for people.

@@ -1,7 +1,7 @@
 //! Directories of the host, mounted before the command starts.
 //!
 //! The machine has a second virtio-9p device for them. A guest that was restored finds it when it scans the
-//! PCI bus again: its snapshot was made without it. A guest that does not find it, for want of a driver say,
+//! PCI bus again: its snapshot was made without it. A guest that does not find it, or has no driver for it,
 //! gets its mounts through the guest service: the same protocol, over the service's line, which is much slower.
 
 use std::thread;
@@ -17,6 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Exit status of the script when the guest has no such device.
 const NO_DEVICE: u8 = 86;
+
+/// Exit status of the script when the first directory could not be mounted from the device; one more for the
+/// second, and so on. What other programs return is below, what signals make of them is above.
+const NOT_MOUNTED: u8 = 150;
+const _: () = assert!(crate::limits::MAX_SHARES < (u8::MAX - NOT_MOUNTED) as usize);
 
 /// Largest message of a mount through the service, in bytes.
 const MESSAGE: usize = 1 << 20;
@@ -34,12 +39,26 @@ pub(super) fn mount(guest: &Guest, specs: &[Spec], tunnel: bool) -> Result<(), S
     }
     let (status, output) =
         guest.shell(&script(specs), &[], Deadline::after(PATIENCE)).map_err(|error| error.to_string())?;
-    match exit_code(status) {
-        0 => Ok(()),
-        NO_DEVICE => specs.iter().try_for_each(|spec| through_service(guest, spec)),
-        _ if output.is_empty() => Err("the guest has no driver for it (9p over virtio)".to_owned()),
-        _ => Err(output),
+    let code = exit_code(status);
+    if code == 0 {
+        return Ok(());
     }
+    let mounted = match code {
+        NO_DEVICE => Some(0),
+        _ => code.checked_sub(NOT_MOUNTED).map(usize::from).filter(|mounted| *mounted < specs.len()),
+    };
+    let Some(left) = mounted.and_then(|mounted| specs.get(mounted..)) else {
+        return Err(if output.is_empty() {
+            format!("the guest's shell ended with status {code}")
+        } else {
+            output
+        });
+    };
+    // The service's way needs no more of the kernel than 9p itself.
+    left.iter().try_for_each(|spec| through_service(guest, spec)).map_err(|why| match output.is_empty() {
+        true => why,
+        false => format!("{output}; through the guest service: {why}"),
+    })
 }
 
 /// What mounts everything from the device.
@@ -51,14 +70,34 @@ pub(super) fn script(specs: &[Spec]) -> String {
          here || {{ echo 1 >/sys/bus/pci/rescan; n=0; until here || [ $n = 50 ]; do sleep 0.1; n=$((n+1)); done; }}\n\
          here || exit {NO_DEVICE}\n"
     );
-    for (number, spec) in specs.iter().enumerate() {
+    // Nothing is cached beyond what mapped files need: the directory is the host's, who may change it.
+    let mount = |access: &str, tree: &str, place: &str| {
+        format!(
+            "mount -t 9p -o {access},trans=virtio,version=9p2000.L,msize=524288,cache=mmap{tree} {TAG} {place} || \
+             exit {NOT_MOUNTED}\n"
+        )
+    };
+    if let [spec] = specs {
         let place = quoted(&spec.guest);
         let access = if spec.mode == Mode::ReadOnly { "ro" } else { "rw" };
-        // Nothing is cached beyond what mapped files need: the directory is the host's, who may change it.
-        script.push_str(&format!(
-            "mkdir -p {place}\n\
-             mount -t 9p -o {access},trans=virtio,version=9p2000.L,msize=524288,cache=mmap,aname=/{number} {TAG} {place}\n"
-        ));
+        script.push_str(&format!("mkdir -p {place}\n{}", mount(access, ",aname=/0", &place)));
+        return script;
+    }
+    // Linux mounts a device once: all trees together where nobody looks, and each of them from there.
+    script.push_str(
+        "all=/tmp/.hostshare.$$\n\
+         mkdir -p $all\n\
+         trap 'umount -l $all 2>/dev/null; rmdir $all' EXIT\n",
+    );
+    script.push_str(&mount("rw", "", "$all"));
+    for (number, spec) in specs.iter().enumerate() {
+        let place = quoted(&spec.guest);
+        let failed = usize::from(NOT_MOUNTED) + number;
+        script.push_str(&format!("mkdir -p {place}\nmount -o bind $all/{number} {place} || exit {failed}\n"));
+        if spec.mode == Mode::ReadOnly {
+            // The host refuses writes all the same.
+            script.push_str(&format!("mount -o remount,bind,ro {place} || :\n"));
+        }
     }
     script
 }
@@ -118,7 +157,8 @@ fn serve(stream: &RawStream, mut server: Box<dyn P9Handler>) {
 
 /// Makes sure that everything written to mapped files has reached the host.
 pub(super) fn flush(guest: &Guest, specs: &[Spec]) {
-    let places = specs.iter().rev().filter(|spec| spec.mode == Mode::ReadWrite);
+    let stays = |spec: &&Spec| matches!(spec.mode, Mode::ReadWrite | Mode::OverlayIn(_));
+    let places = specs.iter().rev().filter(stays);
     let script: String = places.map(|spec| format!("umount {0} || sync\n", quoted(&spec.guest))).collect();
     if !script.is_empty() {
         // The command's status is what counts.
@@ -127,7 +167,7 @@ pub(super) fn flush(guest: &Guest, specs: &[Spec]) {
 }
 
 /// A word for the shell.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 

@@ -2,9 +2,10 @@
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`spec`] | `HOST:GUEST[:ro|:overlay]` as people write it |
+//! | [`spec`] | `HOST:GUEST[:ro|:overlay[=DIR]]` as people write it |
 //! | [`scan`] | a directory as a tree in memory, for overlays |
 //! | [`mounts`] | all directories of a machine, behind one server or one each |
+//! | [`union`] | a directory and one that has what the guest changed in it, as one |
 //! | [`nodes`] | the objects the guest knows, each tied to an inode, with few open descriptors |
 //! | [`server`] | [`emu_devices::p9::Filesystem`] over them |
 //! | [`sys`] | the host's system calls, one component at a time |
@@ -20,7 +21,8 @@
 //!
 //! **Overlays.** The tree is read once, when the machine starts, and lives in memory from then on, as that of
 //! an image does ([`crate::fs::overlay`]). Contents are read when the guest needs them, from the same inode,
-//! found by the same steps; a file that has another size by then cannot be read.
+//! found by the same steps; a file that has another size by then cannot be read. With `overlay=DIR` nothing is
+//! read ahead, and what the guest writes goes into that directory, as [`union`] says.
 //!
 //! **Ownership.** The user who runs env86 appears as root (0:0) to the guest, everybody else under their own
 //! number. What the guest makes belongs to that user. A change of owner is done if the host lets us, accepted
@@ -30,6 +32,8 @@
 mod mounts;
 #[cfg(target_os = "linux")]
 mod nodes;
+#[cfg(all(test, target_os = "linux"))]
+mod recorded;
 #[cfg(target_os = "linux")]
 mod scan;
 #[cfg(target_os = "linux")]
@@ -39,6 +43,8 @@ pub mod spec;
 mod sys;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
+#[cfg(target_os = "linux")]
+mod union;
 
 use std::path::PathBuf;
 
@@ -54,7 +60,7 @@ pub use emu_devices::machine::SHARES_TAG as TAG;
 /// Why a directory cannot be shared.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
-    /// The text is not `HOST:GUEST[:ro|:overlay]`.
+    /// The text is not `HOST:GUEST[:ro|:overlay[=DIR]]`.
     #[error("Cannot mount {text:?}: {why}")]
     Syntax {
         /// As written.
@@ -78,6 +84,28 @@ pub enum ShareError {
     TooLarge {
         /// The directory.
         path: PathBuf,
+    },
+    /// The directory for an overlay's writes cannot be used.
+    #[error("Cannot keep writes in {}: {source}", path.display())]
+    Writes {
+        /// The directory.
+        path: PathBuf,
+        /// The host's reason.
+        source: std::io::Error,
+    },
+    /// Another machine, or another mount, keeps its writes there.
+    #[error("Cannot keep writes in {}: another mount that is in use does so", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory for the writes and the mounted one overlap.
+    #[error("Cannot mount {} with its writes in {}: one is inside the other", lower.display(), upper.display())]
+    Nested {
+        /// The directory that is mounted.
+        lower: PathBuf,
+        /// The directory for the writes.
+        upper: PathBuf,
     },
     /// The host has nothing this could be done with.
     #[error("Cannot mount {}: directories can be mounted on Linux hosts with /proc only", path.display())]

@@ -8,9 +8,10 @@ use emu_devices::virtio::P9Handler;
 
 use super::server::Shares;
 use super::spec::{Mode, Spec};
-use super::{ShareError, scan};
+use super::{ShareError, scan, union::Union};
+use crate::descriptors;
 use crate::fs::cache::Warn;
-use crate::fs::overlay::Overlay;
+use crate::limits;
 
 /// Numbers of nodes and handles of overlay *n* have this bit and *n* above [`INNER`]. Those of directories that
 /// are the host's count from zero and never get there.
@@ -19,11 +20,17 @@ const OVERLAID: u64 = 1 << 63;
 /// Bits of a number that are the overlay's own.
 const INNER: u32 = 48;
 
+/// Where an overlay's number is in identifications: above what inodes and devices use ([`super::nodes`]).
+const NUMBER: u32 = 56;
+
 /// Directories of the host: the root has one directory for each, called "0", "1" and so on.
 pub struct Mounts {
     shares: Shares,
     /// By number of the directory.
-    overlays: Vec<Option<Overlay>>,
+    overlays: Vec<Option<Box<dyn Filesystem>>>,
+    /// By number: overlays whose writes are kept. They are opened when a guest comes for them, because a guest
+    /// without a driver gets them from another server.
+    kept: Vec<Option<Spec>>,
 }
 
 /// A server for one directory, which is its root.
@@ -31,11 +38,32 @@ pub struct Mounts {
 /// # Errors
 /// It cannot be opened.
 pub fn alone(spec: &Spec, warn: Warn) -> std::result::Result<Box<dyn P9Handler>, ShareError> {
-    let files: Box<dyn Filesystem> = match spec.mode {
-        Mode::Overlay => Box::new(scan::overlay(spec, warn)?),
-        Mode::ReadOnly | Mode::ReadWrite => Box::new(Shares::alone(spec)?),
+    let files = match overlay(spec, || warn)? {
+        Some(overlay) => overlay,
+        None => Box::new(Shares::alone(spec)?),
     };
     Ok(Box::new(Server::new(files)))
+}
+
+/// Whether both keep their writes in one directory.
+fn same_writes(one: &Mode, other: &Mode) -> bool {
+    let (Mode::OverlayIn(one), Mode::OverlayIn(other)) = (one, other) else { return false };
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// What serves an overlay; `None` for the other modes.
+fn overlay(
+    spec: &Spec,
+    warn: impl FnOnce() -> Warn,
+) -> std::result::Result<Option<Box<dyn Filesystem>>, ShareError> {
+    Ok(match &spec.mode {
+        Mode::Overlay => Some(Box::new(scan::overlay(spec, warn())?)),
+        Mode::OverlayIn(upper) => {
+            descriptors::raise_by(limits::SHARE_HANDLES + 2 * limits::SHARE_DESCRIPTORS);
+            Some(Box::new(Union::open(spec, upper)?))
+        }
+        Mode::ReadOnly | Mode::ReadWrite => None,
+    })
 }
 
 impl Mounts {
@@ -46,11 +74,22 @@ impl Mounts {
     pub fn open(specs: &[Spec], warn: impl Fn() -> Warn) -> std::result::Result<Self, ShareError> {
         // Overlaid ones are there too, so that the others have their numbers; nobody gets to see them.
         let shares = Shares::open(specs)?;
-        let overlays = specs.iter().map(|spec| match spec.mode {
-            Mode::Overlay => scan::overlay(spec, warn()).map(Some),
-            Mode::ReadOnly | Mode::ReadWrite => Ok(None),
-        });
-        Ok(Self { shares, overlays: overlays.collect::<std::result::Result<_, _>>()? })
+        let (mut overlays, mut kept) = (Vec::new(), Vec::new());
+        for spec in specs {
+            let overlay = overlay(spec, &warn)?;
+            let later = matches!(spec.mode, Mode::OverlayIn(_));
+            overlays.push(overlay.filter(|_| !later));
+            kept.push(later.then(|| spec.clone()));
+        }
+        // The first of two with the same directory has been closed again by now.
+        for (number, one) in specs.iter().enumerate() {
+            if let Mode::OverlayIn(path) = &one.mode
+                && specs.iter().take(number).any(|other| same_writes(&one.mode, &other.mode))
+            {
+                return Err(ShareError::Busy { path: path.clone() });
+            }
+        }
+        Ok(Self { shares, overlays, kept })
     }
 
     /// Who has this number, and what it is called there.
@@ -60,7 +99,7 @@ impl Mounts {
         }
         let index = usize::try_from((number & !OVERLAID) >> INNER).unwrap_or(usize::MAX);
         let overlay = self.overlays.get_mut(index).and_then(Option::as_mut).ok_or(Errno::ESTALE)?;
-        Ok((overlay, number & ((1 << INNER) - 1)))
+        Ok((&mut **overlay, number & ((1 << INNER) - 1)))
     }
 
     fn of_node(&mut self, node: NodeId) -> Result<(&mut dyn Filesystem, NodeId)> {
@@ -77,8 +116,18 @@ fn outer(beside: u64, inner: u64) -> u64 {
     if beside & OVERLAID == 0 { inner } else { beside & !((1 << INNER) - 1) | inner }
 }
 
+/// The identification of an object of the same directory as `beside`. A client sees all directories as one file
+/// system, in which no two objects may have the same.
+fn marked(beside: u64, qid: Qid) -> Qid {
+    if beside & OVERLAID == 0 {
+        return qid;
+    }
+    let number = (beside & !OVERLAID) >> INNER;
+    Qid { path: qid.path ^ (OVERLAID | number << NUMBER), ..qid }
+}
+
 fn seen(beside: NodeId, entry: Entry) -> Entry {
-    Entry { node: NodeId(outer(beside.0, entry.node.0)), qid: entry.qid }
+    Entry { node: NodeId(outer(beside.0, entry.node.0)), qid: marked(beside.0, entry.qid) }
 }
 
 /// Whether both belong to the same directory, as far as can be told here.
@@ -105,11 +154,21 @@ impl Filesystem for Mounts {
 
     fn lookup(&mut self, dir: NodeId, name: &[u8]) -> Result<Entry> {
         let root = self.shares.root()?.node;
-        let overlays = self.overlays.iter_mut().enumerate();
-        let mut named = overlays.filter(|(number, _)| dir == root && number.to_string().as_bytes() == name);
-        if let Some((number, Some(overlay))) = named.next() {
-            let entry = overlay.root()?;
-            return Ok(seen(NodeId(OVERLAID | (number as u64) << INNER), entry));
+        let mut numbers = (0..self.overlays.len()).filter(|_| dir == root);
+        let number = numbers.find(|number| number.to_string().as_bytes() == name);
+        if let Some(overlay) = number.and_then(|number| self.overlays.get_mut(number)) {
+            let kept = number.and_then(|number| self.kept.get(number)?.as_ref());
+            if let Some(spec) = kept.filter(|_| overlay.is_none()) {
+                *overlay = self::overlay(spec, || Box::new(|_| {})).map_err(|error| match error {
+                    ShareError::Busy { .. } => Errno::EBUSY,
+                    _ => Errno::EIO,
+                })?;
+            }
+            if let Some(overlay) = overlay {
+                let number = number.unwrap_or_default() as u64;
+                let entry = overlay.root()?;
+                return Ok(seen(NodeId(OVERLAID | number << INNER), entry));
+            }
         }
         let (part, inner) = self.of_node(dir)?;
         part.lookup(inner, name).map(|entry| seen(dir, entry))
@@ -121,8 +180,9 @@ impl Filesystem for Mounts {
     }
 
     fn getattr(&mut self, node: NodeId) -> Result<Attr> {
-        let (part, node) = self.of_node(node)?;
-        part.getattr(node)
+        let (part, inner) = self.of_node(node)?;
+        let attr = part.getattr(inner)?;
+        Ok(Attr { qid: marked(node.0, attr.qid), ..attr })
     }
 
     fn setattr(&mut self, node: NodeId, set: &SetAttr) -> Result<()> {
@@ -160,18 +220,18 @@ impl Filesystem for Mounts {
     }
 
     fn mkdir(&mut self, dir: NodeId, name: &[u8], permissions: u32, owner: Owner) -> Result<Qid> {
-        let (part, dir) = self.of_node(dir)?;
-        part.mkdir(dir, name, permissions, owner)
+        let (part, inner) = self.of_node(dir)?;
+        part.mkdir(inner, name, permissions, owner).map(|qid| marked(dir.0, qid))
     }
 
     fn symlink(&mut self, dir: NodeId, name: &[u8], target: &[u8], owner: Owner) -> Result<Qid> {
-        let (part, dir) = self.of_node(dir)?;
-        part.symlink(dir, name, target, owner)
+        let (part, inner) = self.of_node(dir)?;
+        part.symlink(inner, name, target, owner).map(|qid| marked(dir.0, qid))
     }
 
     fn mknod(&mut self, dir: NodeId, name: &[u8], mode: u32, rdev: (u32, u32), owner: Owner) -> Result<Qid> {
-        let (part, dir) = self.of_node(dir)?;
-        part.mknod(dir, name, mode, rdev, owner)
+        let (part, inner) = self.of_node(dir)?;
+        part.mknod(inner, name, mode, rdev, owner).map(|qid| marked(dir.0, qid))
     }
 
     fn link(&mut self, node: NodeId, dir: NodeId, name: &[u8]) -> Result<()> {
@@ -219,8 +279,10 @@ impl Filesystem for Mounts {
         cookie: u64,
         emit: &mut dyn FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<()> {
-        let (part, handle) = self.of_handle(handle)?;
-        part.readdir(handle, cookie, emit)
+        let (part, inner) = self.of_handle(handle)?;
+        part.readdir(inner, cookie, &mut |entry| {
+            emit(&DirEntry { qid: marked(handle.0, entry.qid), ..*entry })
+        })
     }
 
     fn statfs(&mut self) -> Result<StatFs> {

@@ -3,6 +3,9 @@
 //! A node is an inode of the host together with the way it was found: a directory's node and a name. Its
 //! descriptor can be closed at any time and opened again that way; that it is still the same object is
 //! checked. Only an object that has lost its name while the guest uses it needs to keep its descriptor.
+//!
+//! Some directories stay known when the guest has given them back: a client that caches no names walks through
+//! them with every request. What a name stands for is asked each time all the same.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,6 +32,8 @@ struct Node {
     nameless: bool,
     /// Used since the last look for descriptors to be closed.
     used: bool,
+    /// It is among those that rest.
+    resting: bool,
 }
 
 /// All of them.
@@ -39,6 +44,8 @@ pub(super) struct Nodes {
     /// Nodes with a descriptor that may be closed, oldest first.
     order: VecDeque<NodeId>,
     nameless: usize,
+    /// Directories that have been given back, oldest first; some may be in use again.
+    resting: VecDeque<NodeId>,
     devices: Vec<u64>,
     /// Numbers for inodes that are too large to be one with their device.
     large: HashMap<Key, u64>,
@@ -55,6 +62,7 @@ impl Nodes {
             next: 1,
             order: VecDeque::new(),
             nameless: 0,
+            resting: VecDeque::new(),
             devices: Vec::new(),
             large: HashMap::new(),
         }
@@ -78,7 +86,8 @@ impl Nodes {
         let key = Key::of(stat);
         let kind = stat.st_mode & mode::TYPE;
         let fd = Some(Arc::new(fd));
-        self.nodes.insert(id, Node { refs: 1, share, key, kind, place, fd, nameless, used: true });
+        self.nodes
+            .insert(id, Node { refs: 1, share, key, kind, place, fd, nameless, used: true, resting: false });
         self.by_key.insert((share, key), id);
         if nameless {
             self.nameless += 1;
@@ -118,14 +127,39 @@ impl Nodes {
             if node.refs > 0 {
                 return;
             }
-            if let Some(node) = self.nodes.remove(&id) {
-                self.nameless -= usize::from(node.nameless);
-                if self.by_key.get(&(node.share, node.key)) == Some(&id) {
-                    self.by_key.remove(&(node.share, node.key));
-                }
-                next = node.place.map(|(dir, _)| dir);
-            }
+            next =
+                if node.kind == mode::DIRECTORY && !node.nameless { self.rest(id) } else { self.remove(id) };
         }
+    }
+
+    /// Lets a directory that nobody holds stay for a while. Gives what is to be given back for it.
+    fn rest(&mut self, id: NodeId) -> Option<NodeId> {
+        let node = self.nodes.get_mut(&id)?;
+        if node.resting {
+            return None;
+        }
+        node.resting = true;
+        self.resting.push_back(id);
+        if self.resting.len() <= limits::SHARE_RESTING {
+            return None;
+        }
+        let oldest = self.resting.pop_front()?;
+        let node = self.nodes.get_mut(&oldest)?;
+        node.resting = false;
+        if node.refs == 0 { self.remove(oldest) } else { None }
+    }
+
+    /// Removes a node that nobody holds. Gives the directory to be given back for it.
+    fn remove(&mut self, id: NodeId) -> Option<NodeId> {
+        let node = self.nodes.remove(&id)?;
+        self.nameless -= usize::from(node.nameless);
+        if self.by_key.get(&(node.share, node.key)) == Some(&id) {
+            self.by_key.remove(&(node.share, node.key));
+        }
+        if node.resting {
+            self.resting.retain(|other| *other != id);
+        }
+        node.place.map(|(dir, _)| dir)
     }
 
     /// A descriptor of the object, opened again if need be. ESTALE if it is not where it was found.
@@ -186,23 +220,41 @@ impl Nodes {
     pub(super) fn lookup(&mut self, dir: NodeId, name: &[u8]) -> Result<Entry> {
         let share = self.share(dir)?;
         let above = self.fd(dir)?;
-        let (fd, stat) = sys::find(above.as_fd(), name)?;
-        let qid = self.qid(&stat)?;
-        let key = Key::of(&stat);
-        let known = self.by_key.get(&(share, key)).copied();
-        // An inode number may be in use again for something else.
-        let known = known.filter(|id| self.kind(*id) == Ok(stat.st_mode & mode::TYPE));
-        if let Some(id) = known {
-            self.acquire(id);
-            self.found_at(id, dir, name);
-            return Ok(Entry { node: id, qid });
+        // What is known needs no descriptor now.
+        let stat = sys::stat_at(above.as_fd(), name)?;
+        if let Some(entry) = self.look_up_known(share, &stat, dir, name)? {
+            return Ok(entry);
         }
+        let (fd, stat) = sys::find(above.as_fd(), name)?;
+        if let Some(entry) = self.look_up_known(share, &stat, dir, name)? {
+            return Ok(entry);
+        }
+        let qid = self.qid(&stat)?;
         if self.nodes.len() >= limits::MAX_SHARE_NODES {
             return Err(Errno::ENFILE);
         }
         self.acquire(dir);
         let id = self.insert(share, fd, &stat, Some((dir, name.into())), false);
         Ok(Entry { node: id, qid })
+    }
+
+    /// The node, with a reference, of what was found, if there is one.
+    fn look_up_known(
+        &mut self,
+        share: usize,
+        stat: &Stat,
+        dir: NodeId,
+        name: &[u8],
+    ) -> Result<Option<Entry>> {
+        let known = self.by_key.get(&(share, Key::of(stat))).copied();
+        // An inode number may be in use again for something else.
+        let Some(id) = known.filter(|id| self.kind(*id) == Ok(stat.st_mode & mode::TYPE)) else {
+            return Ok(None);
+        };
+        let qid = self.qid(stat)?;
+        self.acquire(id);
+        self.found_at(id, dir, name);
+        Ok(Some(Entry { node: id, qid }))
     }
 
     /// Notes where a node was found last.
@@ -234,6 +286,12 @@ impl Nodes {
         let (Ok(share), Ok(above)) = (self.share(dir), self.fd(dir)) else { return };
         let Ok(stat) = sys::stat_at(above.as_fd(), name) else { return };
         let Some(id) = self.by_key.get(&(share, Key::of(&stat))).copied() else { return };
+        if self.get(id).is_ok_and(|node| node.refs == 0) {
+            if let Some(dir) = self.remove(id) {
+                self.forget(dir);
+            }
+            return;
+        }
         self.found_at(id, dir, name);
         let open = self.fd(id).is_ok();
         // Beyond the limit such a file becomes stale once others need its descriptor.

@@ -96,7 +96,7 @@ impl Shares {
                 return Err(ShareError::Host { path: path() });
             }
             let root = this.nodes.add_root(number, fd, &stat);
-            this.shares.push(Share { root, mode: spec.mode });
+            this.shares.push(Share { root, mode: spec.mode.clone() });
         }
         Ok(this)
     }

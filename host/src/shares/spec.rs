@@ -1,4 +1,4 @@
-//! `HOST:GUEST[:ro|:overlay]` as people write it.
+//! `HOST:GUEST[:ro|:overlay[=DIR]]` as people write it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::ShareError;
 
 /// What the guest may do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Everything.
     #[default]
@@ -16,7 +16,12 @@ pub enum Mode {
     ReadOnly,
     /// Everything, but what it writes is kept in memory and goes with the machine.
     Overlay,
+    /// Everything, but what it writes goes into this directory of the host and stays there.
+    OverlayIn(PathBuf),
 }
+
+/// What comes before the directory that keeps an overlay's writes.
+const OVERLAY_IN: &[u8] = b":overlay=";
 
 /// A directory of the host and its place in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +35,8 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Reads `HOST:GUEST`, and `:ro`, `:rw` or `:overlay` after it. The host's part may have colons in it.
+    /// Reads `HOST:GUEST`, and `:ro`, `:rw`, `:overlay` or `:overlay=DIR` after it. What is the host's may have
+    /// colons in it.
     ///
     /// # Errors
     /// What is wrong.
@@ -43,22 +49,28 @@ impl Spec {
             let (before, after) = bytes.split_at_checked(at)?;
             Some((before.to_vec(), after.get(1..)?.to_vec()))
         };
+        // The last one: a directory's name may have anything in it, also this.
+        let option = memchr::memmem::rfind(bytes, OVERLAY_IN);
+        let (bytes, writes) = match option.and_then(|at| bytes.split_at_checked(at)) {
+            Some((before, after)) => (before, after.get(OVERLAY_IN.len()..)),
+            None => (bytes, None),
+        };
         let (mut host, mut guest) = split(bytes).ok_or_else(|| wrong(FORM))?;
         let mut mode = Mode::ReadWrite;
-        if !guest.starts_with(b"/") {
+        if let Some(writes) = writes {
+            if writes.is_empty() || writes.contains(&0) {
+                return Err(wrong("overlay= needs the directory that keeps what the guest writes"));
+            }
+            mode = Mode::OverlayIn(PathBuf::from(OsStr::from_bytes(writes)));
+        }
+        if !guest.starts_with(b"/") && mode == Mode::ReadWrite {
             mode = match guest.as_slice() {
                 b"ro" => Mode::ReadOnly,
                 b"rw" => Mode::ReadWrite,
                 b"overlay" => Mode::Overlay,
-                option if option.starts_with(b"overlay=") => {
-                    return Err(wrong(
-                        "writes of an overlay mount are kept in memory only, a directory cannot be named; copy \
-                         what is to stay with 'env86 cp', or mount a copy of the directory",
-                    ));
-                }
                 _ => {
                     return Err(wrong(
-                        "the directory in the guest must be an absolute path, options are ro, rw and overlay",
+                        "the directory in the guest must be an absolute path, options are ro, rw, overlay and overlay=DIR",
                     ));
                 }
             };
@@ -87,10 +99,26 @@ mod tests {
         assert_eq!(spec("/a:/mnt:ro"), is("/a", "/mnt", Mode::ReadOnly));
         assert_eq!(spec("/a:b:/mnt/c d:rw"), is("/a:b", "/mnt/c d", Mode::ReadWrite));
         assert_eq!(spec("/a:/mnt:overlay"), is("/a", "/mnt", Mode::Overlay));
-        assert!(spec("/a:/m:overlay=dir").unwrap_err().contains("kept in memory only"));
-        for text in
-            ["", ":", "/a", "/a:", ":/mnt", "/a:mnt", "/a:/", "/a://", "/a:/mnt:rx", "/a:ro", "/a:overlay"]
-        {
+        let kept = |dir: &str| Mode::OverlayIn(dir.into());
+        assert_eq!(spec("/a:/m:overlay=dir"), is("/a", "/m", kept("dir")));
+        assert_eq!(spec("/a:b:/m:overlay=/c:/d"), is("/a:b", "/m", kept("/c:/d")));
+        assert_eq!(spec("/a:overlay=x:/m:overlay=y"), is("/a:overlay=x", "/m", kept("y")));
+        for text in [
+            "",
+            ":",
+            "/a",
+            "/a:",
+            ":/mnt",
+            "/a:mnt",
+            "/a:/",
+            "/a://",
+            "/a:/mnt:rx",
+            "/a:ro",
+            "/a:overlay",
+            "/a:/m:overlay=",
+            "/a:m:overlay=x",
+            "/m:overlay=x",
+        ] {
             assert!(spec(text).is_err(), "{text} was accepted");
         }
     }

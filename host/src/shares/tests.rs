@@ -433,7 +433,8 @@ fn descriptors_are_bounded_however_much_the_guest_holds() {
     for node in held {
         shares.forget(node);
     }
-    assert_eq!(shares.kept().0, 1, "only the root is left");
+    // The root, directories that may be asked for again soon, and what they are in.
+    assert!(shares.kept().0 <= 1 + limits::SHARE_RESTING + 100, "{:?}", shares.kept());
 }
 
 fn shares_root() -> emu_devices::p9::fs::NodeId {
