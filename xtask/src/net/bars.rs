@@ -273,7 +273,7 @@ impl Course<'_> {
         {
             return Ok(());
         }
-        let image = copy(&fixtures::directory().join("debian"), "net-bars")?;
+        let image = copy(&fixtures::directory().join("debian"), &format!("net-bars-{}", card.flag()))?;
         let port = free_port()?;
         let scripts = self.http.clone();
         let mut command = in_terminal(&self.command(card, &["--cold", "--save"], &image, port))?;
