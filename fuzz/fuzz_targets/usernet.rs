@@ -2,11 +2,12 @@
 
 #![no_main]
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use emu_devices::net::NetSink;
 use env86_fuzz::input::{Input, Seed};
-use host::net::{DryNet, GATEWAY, GATEWAY_MAC, GUEST};
+use host::net::{DryNet, GATEWAY, GATEWAY_MAC, GATEWAY6, GATEWAY6_LINK, GUEST, HOST6, SUBNET6};
 
 const VM: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
@@ -29,6 +30,8 @@ mod form {
     pub const TURN: u8 = 32;
     /// Time passes.
     pub const TIME: u8 = 64;
+    /// The header of an IPv6 packet is made here.
+    pub const IP6: u8 = 128;
 }
 
 fn checksum(bytes: &[u8], start: u32) -> u16 {
@@ -77,6 +80,49 @@ fn mend(packet: &mut [u8]) -> Option<()> {
     Some(())
 }
 
+/// The checksum of an IPv6 packet's payload, with the place it belongs to.
+fn payload_checksum6(packet: &[u8]) -> Option<(usize, u16)> {
+    let payload = packet.get(40..)?;
+    let at = match packet[6] {
+        6 => 16,
+        17 => 6,
+        58 => 2,
+        _ => return None,
+    };
+    let words = packet[8..40].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let pseudo = words.sum::<u32>() + u32::from(packet[6]) + payload.len() as u32;
+    (payload.len() >= at + 2).then(|| (at, checksum(payload, (pseudo & 0xffff) + (pseudo >> 16))))
+}
+
+fn mend6(packet: &mut [u8]) -> Option<()> {
+    let at = 40 + payload_checksum6(packet)?.0;
+    packet[at..at + 2].fill(0);
+    let (_, sum) = payload_checksum6(packet)?;
+    packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    Some(())
+}
+
+/// A packet of IPv6 from one of the guest's addresses.
+fn packet6(protocol: u8, to: u8, hops: u8, body: &[u8]) -> Vec<u8> {
+    let own = if to & 1 == 0 { SUBNET6 } else { Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0) };
+    let from = Ipv6Addr::from(u128::from(own) | 0x2_00ff_fe00_0001);
+    let to = match to >> 1 {
+        0 => GATEWAY6,
+        1 => GATEWAY6_LINK,
+        2 => HOST6,
+        3 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2),
+        4 => Ipv6Addr::from(u128::from(SUBNET6) | u128::from(to)),
+        n => Ipv6Addr::new(0x2606, 0, 0, 0, 0, 0, 0, n.into()),
+    };
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend((body.len() as u16).to_be_bytes());
+    packet.extend([protocol, hops]);
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    packet.extend(body);
+    packet
+}
+
 /// Ports and numbers with which the guest goes on.
 #[derive(Default)]
 struct Heard {
@@ -91,6 +137,12 @@ impl Heard {
     fn listen(&mut self, frame: &[u8]) {
         assert!((14..=1514).contains(&frame.len()), "a frame of {} bytes", frame.len());
         assert_eq!(frame[6..12], GATEWAY_MAC);
+        if frame[12..14] == [0x86, 0xdd] {
+            let packet = &frame[14..];
+            assert_eq!(packet.len(), 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]])));
+            let (_, sum) = payload_checksum6(packet).expect("a known protocol");
+            assert_eq!(sum, 0, "the checksum of protocol {}", packet[6]);
+        }
         if frame[12..14] != [8, 0] {
             return;
         }
@@ -133,7 +185,22 @@ fn frame(form: u8, input: &mut Input<'_>, heard: &Heard) -> Vec<u8> {
     if form & form::RAW == 0 {
         frame.extend(GATEWAY_MAC);
         frame.extend(VM);
-        frame.extend(if form & form::ARP != 0 { [8, 6] } else { [8, 0] });
+        frame.extend(match form & (form::ARP | form::IP6) {
+            0 => [8, 0],
+            form::ARP => [8, 6],
+            _ => [0x86, 0xdd],
+        });
+    }
+    if form & form::IP6 != 0 {
+        let (protocol, to) = (input.u8(), input.u8());
+        // Neighbours are as near as can be.
+        let hops = if protocol == 58 && to & 128 == 0 { 255 } else { 64 };
+        let mut packet = packet6(protocol, to, hops, input.bytes(len));
+        if form & form::MEND != 0 {
+            mend6(&mut packet);
+        }
+        frame.extend(packet);
+        return frame;
     }
     if form & form::IP != 0 {
         let (protocol, to) = (input.u8(), input.u8());
@@ -165,6 +232,7 @@ fn frame(form: u8, input: &mut Input<'_>, heard: &Heard) -> Vec<u8> {
 
 fn seeds() -> Vec<Vec<u8>> {
     let ip = form::IP | form::MEND | form::TURN;
+    let ip6 = form::IP6 | form::MEND | form::TURN;
     let step = |form: u8, protocol: u8, to: u8, body: &[u8]| {
         Seed::new().u8(form).u16(body.len() as u16).u8(protocol).u8(to).bytes(body).0
     };
@@ -207,6 +275,14 @@ fn seeds() -> Vec<Vec<u8>> {
         step(ip, 1, 0, &[8, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3]),
         step(ip, 1, 200, &[8, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3]),
         step(ip, 47, 200, &[0; 8]),
+        step(ip6, 58, 7, &[133, 0, 0, 0, 0, 0, 0, 0]),
+        step(ip6, 58, 0, &[&[135, 0, 0, 0, 0, 0, 0, 0], &GATEWAY6.octets()[..]].concat()),
+        step(ip6, 58, 0, &[128, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3]),
+        step(ip6, 58, 40, &[128, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3]),
+        step(ip6, 17, 0, &datagram(5000, 53, question)),
+        step(ip6, 17, 40, &datagram(5000, 7, b"datagram")),
+        step(ip6, 6, 40, &segment(2, b"")),
+        step(ip6, 44, 40, &[0; 8]),
     ]
 }
 

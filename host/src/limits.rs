@@ -119,6 +119,9 @@ pub const NET_PINGS: usize = 64;
 /// DNS questions that wait for an answer. Further ones are dropped.
 pub const NET_DNS_QUERIES: usize = 256;
 
+/// IPv6 addresses of guests that a network remembers: a card makes itself some, and others over time.
+pub const NET_NEIGHBOURS: usize = 64;
+
 /// Datagrams being put together from fragments. The oldest gives way.
 pub const NET_REASSEMBLIES: usize = 16;
 

@@ -78,6 +78,10 @@ pub struct VmSpec {
     pub network_card: NetworkCard,
     /// The network card gets a cable, whose other end is [`Vm::network`].
     pub network: bool,
+    /// Or it gets this one ([`Network::card`]), and the network goes on as it is: the machine that had it was saved
+    /// and has ended, and this one is restored from that.
+    #[cfg(target_os = "linux")]
+    pub cable: Option<CardEnd>,
     /// Video memory in bytes.
     pub vga_memory_size: u32,
     /// ACPI tables and power management.
@@ -171,6 +175,8 @@ pub struct Network {
     pub end: NetEnd,
     /// The card's address.
     pub mac: [u8; 6],
+    /// The card's end, for a machine that takes this one's place ([`VmSpec::cable`]).
+    pub card: CardEnd,
 }
 
 /// Why no machine was built.
@@ -335,17 +341,24 @@ fn assemble<E: CpuEngine>(spec: VmSpec, engine: E) -> Result<Parts<E>, VmError> 
     };
     let silent = |exists: bool| exists.then(|| Box::new(NullSink) as Box<dyn SerialSink>);
     #[cfg(target_os = "linux")]
-    let (cable, end) = match spec.network {
-        true => {
-            let mailbox = mailbox.clone();
-            let (card, end) =
-                crate::net::cable(Arc::new(move || mailbox.wake_network())).map_err(VmError::Cable)?;
-            (Some(Box::new(CardCable(card)) as Box<dyn Cable>), Some(end))
+    let (connected, cable, ends) = {
+        let mailbox = mailbox.clone();
+        let wake = Arc::new(move || mailbox.wake_network());
+        let plug = |card: CardEnd| Some(Box::new(CardCable(card)) as Box<dyn Cable>);
+        match spec.cable {
+            Some(card) => {
+                card.rewire(wake);
+                (true, plug(card), None)
+            }
+            None if spec.network => {
+                let (card, end) = crate::net::cable(wake).map_err(VmError::Cable)?;
+                (true, plug(card.clone()), Some((card, end)))
+            }
+            None => (false, None, None),
         }
-        false => (None, None),
     };
     #[cfg(not(target_os = "linux"))]
-    let cable = None;
+    let (connected, cable) = (spec.network, None);
     let (boot, restored) = match spec.start {
         Start::Kernel { boot, origin } => (Boot::Linux(boot), Err(origin)),
         Start::Snapshot { opened, reboot } => (Boot::Deferred(reboot), Ok(*opened)),
@@ -363,7 +376,7 @@ fn assemble<E: CpuEngine>(spec: VmSpec, engine: E) -> Result<Parts<E>, VmError> 
         network: cable,
         mac: mac(&mut random),
         // On a network of its own there is nobody to confuse it with, and the guest's driver goes on.
-        preserve_mac: spec.preserve_mac || spec.network,
+        preserve_mac: spec.preserve_mac || connected,
         shares: spec.shares,
         virtio_rng: true,
         random: Box::new(move || random.next_u32()),
@@ -381,10 +394,10 @@ fn assemble<E: CpuEngine>(spec: VmSpec, engine: E) -> Result<Parts<E>, VmError> 
         })?,
     };
     let card = machine.mac();
-    let service = service
-        .map(|guest| Service::new(guest, mailbox.clone()).with_network(spec.network && card.is_some()));
+    let service =
+        service.map(|guest| Service::new(guest, mailbox.clone()).with_network(connected && card.is_some()));
     #[cfg(target_os = "linux")]
-    let network = end.zip(card).map(|(end, mac)| Network { end, mac });
+    let network = ends.zip(card).map(|((card, end), mac)| Network { end, mac, card });
     Ok(Parts {
         machine,
         service,

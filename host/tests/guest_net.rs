@@ -5,13 +5,22 @@
 #![cfg(target_os = "linux")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use emu_devices::p9::{Server as FileServer, fs::Time};
+use host::config::{BootConfig, BootOptions};
+use host::fs::overlay::OverlayOptions;
+use host::image::{Image, tree};
+use host::net::{CardEnd, NetConfig, UserNet};
+use host::progress::Progress;
+use host::snapshot::locate::{self, Opened};
+use host::snapshot::output::SparseFile;
+use host::vm::{self, Boot, SerialSink, Start, StopReason, Vm, VmSpec};
 use sha2::{Digest, Sha256};
 
 fn fixture(name: &str) -> PathBuf {
@@ -72,7 +81,10 @@ fn noise(len: usize) -> Vec<u8> {
 
 /// A server on the host's loopback address with a thread for each connection.
 fn server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listen(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), serve)
+}
+
+fn listen(listener: TcpListener, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let serve = Arc::new(serve);
     thread::spawn(move || {
@@ -86,7 +98,13 @@ fn server(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
 
 /// An HTTP server that gives `content` for `/big` and `ok` for anything else.
 fn http_server(content: Vec<u8>) -> SocketAddr {
-    server(move |mut stream| {
+    http_server_at(Ipv4Addr::LOCALHOST.into(), content).unwrap()
+}
+
+/// The same on another address, if this host has it.
+fn http_server_at(address: IpAddr, content: Vec<u8>) -> Option<SocketAddr> {
+    let listener = TcpListener::bind((address, 0)).ok()?;
+    Some(listen(listener, move |mut stream| {
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         let (mut request, mut line) = (String::new(), String::new());
         let _ = reader.read_line(&mut request);
@@ -99,7 +117,7 @@ fn http_server(content: Vec<u8>) -> SocketAddr {
         let body = if request.starts_with("GET /big") { &content[..] } else { b"ok\n" };
         let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-    })
+    }))
 }
 
 /// A server that answers with the hash of what it got when the client has sent everything.
@@ -161,6 +179,33 @@ fn short_and_parallel_connections_all_succeed() {
         let counts: Vec<String> =
             output.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(counts, ["200 ok", "50 ok"], "{card:?}");
+    }
+}
+
+#[test]
+fn guest_makes_itself_an_ipv6_address_and_reaches_what_is_allowed() {
+    // A host without IPv6 has no ::1 either: then there is the gateway.
+    let server = http_server_at(Ipv6Addr::LOCALHOST.into(), Vec::new());
+    let denied = http_server_at(Ipv6Addr::LOCALHOST.into(), Vec::new()).or(server);
+    for card in CARDS {
+        // DHCP clients may have flushed the addresses that the link began with.
+        let mut script = "ip link set eth0 down; ip link set eth0 up
+             until ip -6 addr show dev eth0 | grep -v tentative | grep -q 'inet6 fd5a:94ef:e40c:'; do
+                 sleep 0.1; done; ping6 -c 2 -W 5 fd5a:94ef:e40c::1 | grep -o '2 packets received'"
+            .to_owned();
+        let mut expected = "2 packets received\n".to_owned();
+        let mut flags = vec!["--net".to_owned()];
+        if let (Some(server), Some(denied)) = (server, denied) {
+            flags.extend(["--allow".to_owned(), format!("[::1]:{}", server.port())]);
+            for port in [server.port(), denied.port()] {
+                script += &format!(
+                    "; wget -q -O - http://[fd5a:94ef:e40c::fe]:{port}/ 2>/dev/null || echo refused"
+                );
+            }
+            expected += "ok\nrefused\n";
+        }
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        assert_eq!(guest(card, &flags, &script), expected, "{card:?}");
     }
 }
 
@@ -296,4 +341,106 @@ fn saved_guest_goes_on_with_its_address_in_a_new_process() {
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(stdout, "ok\n192.168.127.2/\n", "{card}: {stderr}");
     }
+}
+
+struct Silent;
+
+impl SerialSink for Silent {
+    fn write(&mut self, _: u8) {}
+}
+
+/// The machine of a snapshot, which has not run yet, with a cable of its own or this one.
+fn restore(image: &Image, opened: Opened, cable: Option<CardEnd>) -> Vm {
+    let (config, _) = BootConfig::resolve(&BootOptions::default(), image, true).unwrap();
+    let options = OverlayOptions::new(Box::new(Time::default), Box::new(|text| panic!("{text}")));
+    let files = tree::open_empty(image, options).unwrap();
+    let reboot = || -> Result<Boot, String> { Err("nothing to boot".to_owned()) };
+    vm::build(VmSpec {
+        memory_size: config.memory_size,
+        preserve_mac: true,
+        network_card: config.network_card,
+        network: true,
+        cable,
+        vga_memory_size: config.vga_memory_size,
+        acpi: config.acpi,
+        uarts: config.uarts,
+        cpuid_level: config.cpuid_level,
+        start: Start::Snapshot { opened: Box::new(opened), reboot: Box::new(reboot) },
+        filesystem: Some(Box::new(FileServer::new(Box::new(files)))),
+        shares: None,
+        clock: config.clock,
+        engine: config.engine,
+        translator: config.translator,
+        console: Box::new(Silent),
+    })
+    .unwrap()
+}
+
+#[test]
+fn open_connection_survives_a_restore_in_the_same_process() {
+    const LINES: u64 = 300_000;
+    let (begun, has_begun) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let (end, ended) = std::sync::mpsc::channel();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Reads numbers, and stops for a while in the middle: then the guest waits for it.
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let mut expected = 1;
+        for line in &mut lines {
+            assert_eq!(line.unwrap().parse::<u64>().unwrap(), expected);
+            if expected == 500 {
+                begun.send(()).unwrap();
+                may_go_on.recv().unwrap();
+            }
+            expected += 1;
+        }
+        stream.write_all(b"goodbye\n").unwrap();
+        drop((stream, lines));
+        // What the guest has got comes back on another connection.
+        let (stream, _) = listener.accept().unwrap();
+        let said = BufReader::new(stream).lines().next().unwrap().unwrap();
+        end.send((expected - 1, said)).unwrap();
+    });
+
+    let image = Image::open(&fixture("mini-state"), &Progress::hidden()).unwrap();
+    let opened = locate::find(&image, None).unwrap().unwrap().open(&image).unwrap();
+    let mut first = restore(&image, opened, None);
+    let line = first.network.take().unwrap();
+    let config = NetConfig { guest_mac: line.mac, host_access: true, ..NetConfig::default() };
+    let net = UserNet::start(config, line.end).unwrap();
+    let server_name = format!("192.168.127.254 {port}");
+    let script = format!(
+        "ifconfig eth0 192.168.127.2; seq {LINES} | nc {server_name} >/tmp/said; nc {server_name} </tmp/said\n"
+    );
+    assert!(first.guest.type_bytes(script.as_bytes()));
+    let guest = first.guest.clone();
+    let running = thread::spawn(move || {
+        let mut first = first;
+        assert_eq!(first.runner.run(), StopReason::Paused);
+        first
+    });
+    has_begun.recv_timeout(Duration::from_secs(300)).unwrap();
+    guest.pause();
+    let mut first = running.join().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("state");
+    let mut out = SparseFile::new(std::fs::File::create(&file).unwrap());
+    first.runner.capture().write(&mut out, true).unwrap();
+    out.finish().unwrap();
+    drop(first);
+
+    let mut second = restore(&image, locate::open_file(&file).unwrap(), Some(line.card));
+    assert!(second.network.is_none(), "it has the network of the first one");
+    let guest = second.guest.clone();
+    let running = thread::spawn(move || second.runner.run());
+    go_on.send(()).unwrap();
+    let result = ended.recv_timeout(Duration::from_secs(300)).unwrap();
+    assert_eq!(result, (LINES, "goodbye".to_owned()));
+    guest.stop();
+    running.join().unwrap();
+    server.join().unwrap();
+    assert_eq!(net.stats().tcp_opened, 2);
 }

@@ -108,6 +108,8 @@ fn restore(image: &Image, opened: Opened) -> Vm {
         preserve_mac: true,
         network_card: config.network_card,
         network: false,
+        #[cfg(target_os = "linux")]
+        cable: None,
         vga_memory_size: config.vga_memory_size,
         acpi: config.acpi,
         uarts: config.uarts,

@@ -2,13 +2,15 @@
 //
 //   node v86.mjs --v86 DIR --image DIR [--bios FILE --vga-bios FILE] [--cold | --state FILE]
 //                [--cdrom FILE] [--prompt TEXT] [--timeout SECONDS] [--save FILE] [--no-jit] [--times]
+//                [--network URL]
 //                (--interactive | COMMAND...)
 //
 // Types each COMMAND when the prompt is there, and ends at the prompt after the last one (exit status 0).
 // With --interactive, types what comes from standard input, and ends with it. What the guest prints on its
 // first serial port goes to standard output. --save writes the state to FILE at the end; --times reports
 // seconds and guest instructions at each prompt on standard error. --cdrom boots that and not the image's
-// kernel, without the image's files.
+// kernel, without the image's files. --network names a relay that its network card is connected to; Node needs a
+// WebSocket for that.
 //
 // Works with all versions of npm's v86 from 0.4.0 on, which differ in names and in what returns a promise.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -32,6 +34,7 @@ const { values: options, positionals: commands } = parseArgs({
     save: { type: "string" },
     "no-jit": { type: "boolean", default: false },
     times: { type: "boolean", default: false },
+    network: { type: "string" },
   },
 });
 
@@ -64,6 +67,7 @@ const machine = {
   disable_mouse: true,
   disable_speaker: true,
   disable_jit: options["no-jit"],
+  ...(options.network && { network_relay_url: options.network }),
 };
 if (options.cdrom) {
   machine.cdrom = load(options.cdrom);

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const DEBIAN_PROMPT: &str = "debian# ";
+/// Prompt of the Debian guest.
+pub const DEBIAN_PROMPT: &str = "debian# ";
 
 /// A command and what its answer has to contain.
 pub type Exchange = (&'static str, &'static str);

@@ -128,6 +128,11 @@ impl Guest {
         }
     }
 
+    /// The emulator's process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the emulator has ended.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())

@@ -1,5 +1,5 @@
 //! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `bare`,
-//! `silicon`, `blocks`, `suite`, `fuzz`, `bench-guard`, `rules`, `ci`.
+//! `silicon`, `blocks`, `suite`, `fuzz`, `net-bars`, `net-soak`, `net-relay`, `bench-guard`, `rules`, `ci`.
 
 mod bare;
 mod bench_guard;
@@ -14,6 +14,7 @@ mod graph;
 mod guest;
 mod guest86;
 mod health;
+mod net;
 mod peers;
 mod round_trip;
 mod rules;
@@ -55,6 +56,12 @@ enum Task {
     Peers,
     /// Restore snapshots of old versions of v86, and kill env86 while it saves (slow)
     Snapshots(snapshots::Options),
+    /// Everything the network has to do in the Debian guest, at full size (slow)
+    NetBars(net::bars::Options),
+    /// Let connections come and go for a long time and watch the process
+    NetSoak(net::soak::Options),
+    /// Give v86 in Node a network through `env86 network`
+    NetRelay,
     /// Run the bare-metal programs on our machine and on QEMU
     Bare(bare::Options),
     /// Count what kernels cost the translator and compare with benches/budgets.toml
@@ -94,6 +101,9 @@ fn main() -> ExitCode {
         Task::Guest86 => guest86::report(),
         Task::Peers => peers::list(),
         Task::Snapshots(options) => snapshots::run(&options),
+        Task::NetBars(options) => net::bars::run(&options),
+        Task::NetSoak(options) => net::soak::run(&options),
+        Task::NetRelay => net::relay::run(),
         Task::Bare(options) => bare::run_all(&options),
         Task::BenchGuard(options) => bench_guard::guard(&options),
         Task::Suite(options) => suite::run(&options),

@@ -5,12 +5,12 @@ use crate::boot::power_off;
 use crate::demo::{MINI_PROMPT, boot};
 use crate::floats::{self, Floats};
 use crate::guest::Guest;
+use crate::net::session::in_terminal;
 use crate::peers;
 use crate::run::{need, output, run as run_command, target_dir, tool};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// Who runs the guest.
@@ -139,17 +139,6 @@ fn start(emulator: Emulator, env86: &Path, v86: &Path, image: &Path) -> Result<G
         }
     };
     Guest::start(&mut command, Duration::from_secs(HOP_TIMEOUT))
-}
-
-/// The same command with a terminal for its standard streams.
-fn in_terminal(command: &Command) -> Result<Command> {
-    need(&[("script", "bsdutils")])?;
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let quoted = words.map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''")));
-    let mut script = tool("script");
-    script.args(["--quiet", "--flush", "--return", "--command"]);
-    script.arg(quoted.collect::<Vec<_>>().join(" ")).arg("/dev/null");
-    Ok(script)
 }
 
 /// Ends the emulator so that it saves.

@@ -179,6 +179,7 @@ pub fn start(config: Option<NetConfig>, vm: &mut Vm, reporter: Reporter) -> anyh
         return Ok(None);
     };
     config.guest_mac = line.mac;
+    config.announce = vm.restored;
     let asked = config.forwards.clone();
     let net = UserNet::start(config, line.end).map_err(Error::from)?;
     for (forward, asked) in net.forwards().iter().zip(&asked) {

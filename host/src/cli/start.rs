@@ -119,6 +119,8 @@ pub(super) fn spec(
         preserve_mac: config.preserve_mac,
         network_card: config.network_card,
         network: config.network,
+        #[cfg(target_os = "linux")]
+        cable: None,
         vga_memory_size: config.vga_memory_size,
         acpi: config.acpi,
         uarts: config.uarts,

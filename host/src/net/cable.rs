@@ -118,7 +118,7 @@ struct Shared {
     /// Frames of the card that did not fit or are none.
     dropped: AtomicU64,
     wake_net: OwnedFd,
-    wake_card: Arc<dyn Fn() + Send + Sync>,
+    wake_card: Mutex<Arc<dyn Fn() + Send + Sync>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,6 +126,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    fn wake_card(&self) {
+        // Not under the lock: who is woken may plug the cable elsewhere.
+        let wake = lock(&self.wake_card).clone();
+        wake();
+    }
+
     fn wake_net(&self) {
         // The counter cannot overflow, and a wake-up that is already there is as good as another.
         let _ = rustix::io::write(&self.wake_net, &1_u64.to_ne_bytes());
@@ -149,7 +155,7 @@ pub fn cable(wake_card: Arc<dyn Fn() + Send + Sync>) -> std::io::Result<(CardEnd
         wants_space: AtomicBool::new(false),
         dropped: AtomicU64::new(0),
         wake_net,
-        wake_card,
+        wake_card: Mutex::new(wake_card),
     });
     Ok((
         CardEnd { shared: shared.clone() },
@@ -194,6 +200,16 @@ impl CardEnd {
                 return delivered;
             }
             std::mem::swap(&mut *waiting, &mut arrived.frames);
+        }
+    }
+
+    /// Plugs the cable into another card: a machine that was restored in this process goes on with the network of
+    /// the one that was saved, and with its connections. `wake_card` takes the place of that of [`cable`].
+    pub fn rewire(&self, wake_card: Arc<dyn Fn() + Send + Sync>) {
+        *lock(&self.shared.wake_card) = wake_card;
+        // What the old card was told of, and has not taken, the new one does not know of.
+        if self.has_frames() {
+            self.shared.wake_card();
         }
     }
 
@@ -332,7 +348,7 @@ impl NetEnd {
         queue.append(&mut self.staged);
         drop(queue);
         if before == 0 {
-            (self.shared.wake_card)();
+            self.shared.wake_card();
         }
     }
 
@@ -426,6 +442,23 @@ mod tests {
         });
         assert_eq!(delivered, 50);
         assert_eq!(seen, (0..50).map(|n| (Some(n), 14 + usize::from(n))).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn cable_plugged_into_another_card_keeps_what_waits() {
+        let (card, mut net, wakes) = counted();
+        assert!(net.deliver(&[1; 60]));
+        let others = Arc::new(AtomicUsize::new(0));
+        let counter = others.clone();
+        card.rewire(Arc::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }));
+        assert_eq!(others.load(Ordering::SeqCst), 1, "something waits");
+        assert_eq!(card.receive(&mut |frame| frame == [1; 60]), 1);
+        assert!(net.deliver(&[2; 60]));
+        assert_eq!((wakes.load(Ordering::SeqCst), others.load(Ordering::SeqCst)), (1, 2));
+        card.discard();
+        card.rewire(Arc::new(|| panic!("nothing waits")));
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub struct NetConfig {
     pub guest_name: Option<String>,
     /// Ports of the host that lead to the guest.
     pub forwards: Vec<Forward>,
+    /// The guest has a past: it was restored. It is told who the gateway is and asked where it is, without waiting
+    /// for it to speak.
+    pub announce: bool,
     /// Where the guest may connect to.
     pub policy: Policy,
     /// The guest may connect to all ports of the host's loopback address, as `host.env86.internal`

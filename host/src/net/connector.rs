@@ -1,7 +1,7 @@
 //! How the network reaches the outside. Tests put something else in its place.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -14,9 +14,11 @@ pub(super) trait Connector: Send {
     /// A connected datagram socket.
     fn udp(&mut self, addr: SocketAddr) -> io::Result<OwnedFd>;
     /// A connected datagram socket for ICMP echo messages, which fills in checksum and identifier.
-    fn ping(&mut self, addr: Ipv4Addr) -> io::Result<OwnedFd>;
+    fn ping(&mut self, addr: IpAddr) -> io::Result<OwnedFd>;
     /// The address is one of the host's.
-    fn is_own(&mut self, addr: Ipv4Addr) -> bool;
+    fn is_own(&mut self, addr: IpAddr) -> bool;
+    /// The host has a way to the IPv6 internet, and an address of it.
+    fn has_ipv6(&mut self) -> bool;
 }
 
 /// The host's sockets.
@@ -24,6 +26,9 @@ pub(super) struct HostConnector;
 
 /// Interval of probes on connections to the outside that are silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// An address of the IPv6 internet: where the way there begins is where all ways there begin.
+const SOMEWHERE6: Ipv6Addr = Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1);
 
 fn socket(addr: &SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -46,21 +51,34 @@ impl Connector for HostConnector {
         Ok(socket)
     }
 
-    fn ping(&mut self, addr: Ipv4Addr) -> io::Result<OwnedFd> {
+    fn ping(&mut self, addr: IpAddr) -> io::Result<OwnedFd> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket =
-            rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, flags, Some(ipproto::ICMP))?;
-        rustix::net::connect(&socket, &SocketAddrV4::new(addr, 0))?;
+        let (family, protocol) = match addr {
+            IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP),
+            IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6),
+        };
+        let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, Some(protocol))?;
+        rustix::net::connect(&socket, &SocketAddr::new(addr, 0))?;
         Ok(socket)
     }
 
-    fn is_own(&mut self, addr: Ipv4Addr) -> bool {
+    fn is_own(&mut self, addr: IpAddr) -> bool {
         // Whoever talks to the host from the host does it from the very address it talks to, or from a loopback
         // address. Connecting a datagram socket sends nothing.
         let addr = SocketAddr::from((addr, 9));
         let Ok(socket) = self.udp(addr) else { return false };
         let Ok(local) = rustix::net::getsockname(&socket) else { return false };
-        SocketAddrV4::try_from(local).is_ok_and(|local| local.ip() == &addr.ip() || local.ip().is_loopback())
+        SocketAddr::try_from(local).is_ok_and(|local| local.ip() == addr.ip() || local.ip().is_loopback())
+    }
+
+    fn has_ipv6(&mut self) -> bool {
+        let Ok(socket) = self.udp(SocketAddr::from((SOMEWHERE6, 9))) else { return false };
+        let Ok(local) = rustix::net::getsockname(&socket) else { return false };
+        // A host with only unique local addresses has a network, and not the internet.
+        SocketAddr::try_from(local).is_ok_and(|local| match local.ip() {
+            IpAddr::V6(addr) => addr.segments()[0] & 0xe000 == 0x2000,
+            IpAddr::V4(_) => false,
+        })
     }
 }
 
@@ -80,11 +98,13 @@ pub(super) fn reset(socket: OwnedFd) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
     fn connector_knows_the_hosts_own_addresses() {
-        assert!(HostConnector.is_own(Ipv4Addr::LOCALHOST));
+        assert!(HostConnector.is_own(Ipv4Addr::LOCALHOST.into()));
         assert!(HostConnector.is_own([127, 9, 9, 9].into()));
         assert!(!HostConnector.is_own([192, 0, 2, 1].into()));
     }

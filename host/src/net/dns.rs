@@ -1,6 +1,6 @@
 //! Messages of DNS (RFC 1035), as far as a forwarder has to understand them, and DNS over TCP.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use smoltcp::socket::tcp;
@@ -183,8 +183,13 @@ fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
 /// Records of one answer that are looked at.
 const LOOKED_AT: u16 = 64;
 
-/// IPv4 addresses in an answer, and how long they are good.
-pub(super) fn addresses(answer: &[u8]) -> Vec<(Ipv4Addr, Duration)> {
+/// Code of an answer.
+pub(super) fn answer_code(answer: &[u8]) -> u8 {
+    answer.get(3).map_or(code::FAILED, |flags| flags & 0xf)
+}
+
+/// Addresses in an answer, and how long they are good.
+pub(super) fn addresses(answer: &[u8]) -> Vec<(IpAddr, Duration)> {
     let mut found = Vec::new();
     let mut read = || {
         let mut at = HEAD;
@@ -197,8 +202,13 @@ pub(super) fn addresses(answer: &[u8]) -> Vec<(Ipv4Addr, Duration)> {
             let ttl = u32::from(be16(answer, at + 4)?) << 16 | u32::from(be16(answer, at + 6)?);
             let len = usize::from(be16(answer, at + 8)?);
             let data = answer.get(at + 10..at + 10 + len)?;
-            if let (kind::A, IN, Some(octets)) = (kind, class, data.first_chunk::<4>()) {
-                found.push((Ipv4Addr::from(*octets), Duration::from_secs(ttl.into())));
+            let addr = match kind {
+                kind::A => data.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+                kind::AAAA => data.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+                _ => None,
+            };
+            if let Some(addr) = addr.filter(|_| class == IN) {
+                found.push((addr, Duration::from_secs(ttl.into())));
             }
             at += 10 + len;
         }

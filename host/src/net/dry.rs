@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
@@ -18,7 +18,9 @@ use super::stats::{Counters, NetStats};
 use super::user_net::build;
 use super::{NetError, Policy, Rule};
 use crate::clock;
-use crate::limits::{NET_DNS_QUERIES, NET_PINGS, NET_REASSEMBLIES, NET_TCP_FLOWS, NET_UDP_FLOWS};
+use crate::limits::{
+    NET_DNS_QUERIES, NET_NEIGHBOURS, NET_PINGS, NET_REASSEMBLIES, NET_TCP_FLOWS, NET_UDP_FLOWS,
+};
 
 /// Other ends that are kept; older ones hang up.
 const KEPT: usize = 32;
@@ -72,12 +74,19 @@ impl Connector for Nowhere {
         self.datagram(&[b'x'; 2000])
     }
 
-    fn ping(&mut self, _: Ipv4Addr) -> io::Result<OwnedFd> {
+    fn ping(&mut self, _: IpAddr) -> io::Result<OwnedFd> {
         self.datagram(&[0, 0, 0, 0, 1, 2, 3, 4, 5])
     }
 
-    fn is_own(&mut self, addr: Ipv4Addr) -> bool {
-        addr.octets().ends_with(&[99])
+    fn is_own(&mut self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(addr) => addr.octets().ends_with(&[99]),
+            IpAddr::V6(addr) => addr.octets().ends_with(&[99]),
+        }
+    }
+
+    fn has_ipv6(&mut self) -> bool {
+        true
     }
 }
 
@@ -123,6 +132,7 @@ impl DryNet {
             && stack.pings.len() <= NET_PINGS
             && stack.resolver.len() <= NET_DNS_QUERIES
             && stack.reassembly.len() <= NET_REASSEMBLIES
+            && stack.io.hosts.neighbours() <= NET_NEIGHBOURS
     }
 }
 

@@ -5,7 +5,7 @@
 //! connection of a packet is this network's business. So the work for a packet does not depend on the number of
 //! connections.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -17,7 +17,7 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint, IpListenEndp
 use super::MTU;
 use super::cable::Frames;
 use super::line::Line;
-use super::packet::{ETHERNET, Mac, ethertype};
+use super::packet::{ETHERNET, Mac};
 
 /// How long the guest may take to answer while a connection is made.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,6 +44,8 @@ pub(super) struct Packets<'a> {
     pub(super) line: &'a mut Line,
     /// The guest's card.
     pub(super) mac: Mac,
+    /// Of its version of IP.
+    pub(super) ethertype: u16,
     pub(super) batch: &'a Frames,
     /// Frames of the batch.
     pub(super) frames: std::vec::Drain<'a, usize>,
@@ -68,7 +70,7 @@ impl Device for Packets<'_> {
             Some(packet) => packet,
             None => self.batch.get(self.frames.next()?)?.get(ETHERNET..)?,
         };
-        Some((Rx(packet), Tx { line: self.line, mac: self.mac }))
+        Some((Rx(packet), Tx { line: self.line, mac: self.mac, ethertype: self.ethertype }))
     }
 
     fn transmit(&mut self, _: SmolInstant) -> Option<Tx<'_>> {
@@ -76,7 +78,7 @@ impl Device for Packets<'_> {
             self.blocked = true;
             return None;
         }
-        Some(Tx { line: self.line, mac: self.mac })
+        Some(Tx { line: self.line, mac: self.mac, ethertype: self.ethertype })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -100,11 +102,12 @@ impl RxToken for Rx<'_> {
 pub(super) struct Tx<'a> {
     line: &'a mut Line,
     mac: Mac,
+    ethertype: u16,
 }
 
 impl TxToken for Tx<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        self.line.send(self.mac, ethertype::IPV4, len, f)
+        self.line.send(self.mac, self.ethertype, len, f)
     }
 }
 
@@ -131,18 +134,25 @@ impl Device for NoPackets {
     }
 }
 
-fn endpoint(addr: SocketAddrV4) -> IpEndpoint {
-    IpEndpoint::new(IpAddress::Ipv4(*addr.ip()), addr.port())
+fn address(addr: IpAddr) -> IpAddress {
+    match addr {
+        IpAddr::V4(addr) => IpAddress::Ipv4(addr),
+        IpAddr::V6(addr) => IpAddress::Ipv6(addr),
+    }
+}
+
+fn endpoint(addr: SocketAddr) -> IpEndpoint {
+    IpEndpoint::new(address(addr.ip()), addr.port())
 }
 
 impl Endpoint {
-    fn new(local: SocketAddrV4, buffer: usize, epoch: Instant, now: Instant, seed: u64) -> Self {
+    fn new(local: SocketAddr, buffer: usize, epoch: Instant, now: Instant, seed: u64) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut NoPackets, smol(epoch, now));
         interface.update_ip_addrs(|addrs| {
             // There is room for one address at least.
-            let _ = addrs.push(IpCidr::new(IpAddress::Ipv4(*local.ip()), 32));
+            let _ = addrs.push(IpCidr::new(address(local.ip()), if local.is_ipv4() { 32 } else { 128 }));
         });
         let ring = || tcp::SocketBuffer::new(vec![0; buffer]);
         let mut socket = tcp::Socket::new(ring(), ring());
@@ -156,7 +166,7 @@ impl Endpoint {
 
     /// An end that waits for the guest's SYN. `None` for an address that nobody can have.
     pub(super) fn listen(
-        local: SocketAddrV4,
+        local: SocketAddr,
         buffer: usize,
         epoch: Instant,
         now: Instant,
@@ -169,8 +179,8 @@ impl Endpoint {
 
     /// An end that connects to the guest.
     pub(super) fn connect(
-        local: SocketAddrV4,
-        guest: SocketAddrV4,
+        local: SocketAddr,
+        guest: SocketAddr,
         buffer: usize,
         epoch: Instant,
         now: Instant,

@@ -1,6 +1,6 @@
 //! One TCP connection: the guest's end of it, the host's end, and what goes from one to the other.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,15 @@ use super::connector;
 use super::dns::Stream;
 use super::endpoint::{Endpoint, Packets};
 use super::io::Io;
+use super::packet::ethertype;
 use super::poller::Ready;
 
 /// Who is on both ends, as the guest sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    pub(super) guest: SocketAddrV4,
+    pub(super) guest: SocketAddr,
     /// The outside, or the gateway.
-    pub(super) remote: SocketAddrV4,
+    pub(super) remote: SocketAddr,
 }
 
 /// The other end.
@@ -106,7 +107,7 @@ impl Flow {
 
     /// Works on an open connection. `packet` is a packet for it that is no frame of the batch.
     pub(super) fn work(&mut self, io: &mut Io, batch: &Frames, mut packet: Option<&[u8]>) -> Outcome {
-        let Some(mac) = io.hosts.mac(*self.key.guest.ip()) else {
+        let Some(mac) = io.hosts.mac(self.key.guest.ip()) else {
             return Outcome::Over; // it was heard when the connection began
         };
         for _ in 0..ROUNDS {
@@ -114,6 +115,7 @@ impl Flow {
             let mut packets = Packets {
                 line: &mut io.line,
                 mac,
+                ethertype: if self.key.guest.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 },
                 batch,
                 frames: self.frames.drain(..),
                 packet: packet.take(),

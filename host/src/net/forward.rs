@@ -279,7 +279,7 @@ impl Forwards {
     }
 
     /// The guest answers a client that this port of the gateway's stands for. False if it stands for nobody.
-    pub(super) fn answer(&mut self, io: &mut Io, from: SocketAddrV4, local: u16, payload: &[u8]) -> bool {
+    pub(super) fn answer(&mut self, io: &mut Io, from: SocketAddr, local: u16, payload: &[u8]) -> bool {
         let Some(client) = self.clients.get(&local) else { return false };
         let Some(port) = self.ports.get(client.port).filter(|port| port.guest == from.port()) else {
             return false;

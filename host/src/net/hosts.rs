@@ -1,10 +1,11 @@
 //! Who is on the wire: addresses and the cards they belong to.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use super::packet::Mac;
-use super::{GATEWAY, GATEWAY_MAC, GUEST, HOST, SUBNET};
+use super::{GATEWAY, GATEWAY_MAC, GATEWAY6, GATEWAY6_LINK, GUEST, HOST, HOST6, SUBNET, SUBNET6};
+use crate::limits::NET_NEIGHBOURS;
 
 /// While its owner was heard within this time, an address cannot be taken by another card.
 const OWNED: Duration = Duration::from_secs(30);
@@ -15,9 +16,10 @@ struct Owner {
     heard: Instant,
 }
 
-/// Everybody on the wire. As large as the subnet, whatever is sent.
+/// Everybody on the wire. As large as the subnet, whatever is sent; of IPv6 addresses those heard last.
 pub(super) struct Hosts {
     owners: [Option<Owner>; 256],
+    owners6: Vec<(Ipv6Addr, Owner)>,
     guest_mac: Mac,
     /// Last byte of the address that the VM's card used last.
     guest: Option<u8>,
@@ -32,6 +34,16 @@ pub(super) fn is_guest(addr: Ipv4Addr) -> bool {
     [a, b, c] == [x, y, z] && last != 0 && last != 255 && addr != GATEWAY && addr != HOST
 }
 
+/// The same for IPv6: not the first of the subnet, which means any router (RFC 4291, 2.6.1).
+pub(super) fn is_guest6(addr: Ipv6Addr) -> bool {
+    addr.octets().starts_with(&SUBNET6.octets()[..8]) && ![SUBNET6, GATEWAY6, HOST6].contains(&addr)
+}
+
+/// An address with which cards talk to their neighbours only.
+fn is_link(addr: Ipv6Addr) -> bool {
+    addr.is_unicast_link_local() && addr != GATEWAY6_LINK
+}
+
 /// An address a card may have: of one card, and not the gateway's.
 pub(super) fn is_card(mac: Mac) -> bool {
     mac[0] & 1 == 0 && mac != [0; 6] && mac != GATEWAY_MAC
@@ -44,7 +56,7 @@ fn numbered(last: u8) -> Ipv4Addr {
 
 impl Hosts {
     pub(super) fn new(guest_mac: Mac) -> Self {
-        Self { owners: [None; 256], guest_mac, guest: None, anybody: None }
+        Self { owners: [None; 256], owners6: Vec::new(), guest_mac, guest: None, anybody: None }
     }
 
     /// A card has used an address as its own. False if it may not: then nothing of it counts.
@@ -68,8 +80,42 @@ impl Hosts {
         true
     }
 
+    /// The same for IPv6. The address that was silent for longest gives way.
+    pub(super) fn heard6(&mut self, addr: Ipv6Addr, mac: Mac, now: Instant) -> bool {
+        if !(is_guest6(addr) || is_link(addr)) || !is_card(mac) {
+            return false;
+        }
+        if let Some((_, owner)) = self.owners6.iter_mut().find(|(owned, _)| *owned == addr) {
+            if owner.mac != mac && now.saturating_duration_since(owner.heard) < OWNED {
+                return false;
+            }
+            *owner = Owner { mac, heard: now };
+            return true;
+        }
+        if self.owners6.len() >= NET_NEIGHBOURS {
+            let oldest = self.owners6.iter().enumerate().min_by_key(|(_, (_, owner))| owner.heard);
+            if let Some(index) = oldest.map(|(index, _)| index) {
+                self.owners6.swap_remove(index);
+            }
+        }
+        self.owners6.push((addr, Owner { mac, heard: now }));
+        true
+    }
+
+    /// IPv6 addresses that are known.
+    pub(super) fn neighbours(&self) -> usize {
+        self.owners6.len()
+    }
+
     /// The card that has an address.
-    pub(super) fn mac(&self, addr: Ipv4Addr) -> Option<Mac> {
+    pub(super) fn mac(&self, addr: impl Into<IpAddr>) -> Option<Mac> {
+        let addr = match addr.into() {
+            IpAddr::V4(addr) => addr,
+            IpAddr::V6(addr) => {
+                let owner = self.owners6.iter().find(|(owned, _)| *owned == addr);
+                return owner.map(|(_, owner)| owner.mac);
+            }
+        };
         let [.., last] = addr.octets();
         let owner = self.owners.get(usize::from(last)).copied().flatten();
         owner.filter(|_| is_guest(addr)).map(|owner| owner.mac)

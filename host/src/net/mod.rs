@@ -8,6 +8,7 @@
 //! | [`GATEWAY`] | router, DHCP server, DNS server; its Ethernet address is [`GATEWAY_MAC`] |
 //! | 192.168.127.2 | the VM; other cards on the same cable get the following addresses |
 //! | [`HOST`] | the host's loopback address, if the policy opens it |
+//! | [`SUBNET6`]`/64` | the same for IPv6: [`GATEWAY6`], [`HOST6`], and guests that make their addresses themselves |
 //!
 //! See `docs/usernet.md` for what it does and what it does not do, `docs/network.md` for the flags.
 
@@ -28,7 +29,9 @@ mod impair;
 mod io;
 mod line;
 mod names;
+mod neighbours;
 mod packet;
+mod packet6;
 mod pcap;
 mod ping;
 mod poller;
@@ -43,7 +46,7 @@ mod user_net;
 #[cfg(test)]
 mod tests;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 pub use cable::{CardEnd, NetEnd, cable};
 pub use config::{Forward, Impairments, NetConfig, Protocol};
@@ -64,6 +67,14 @@ pub const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 2);
 pub const HOST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 254);
 /// All of the network.
 pub const BROADCAST: Ipv4Addr = Ipv4Addr::new(192, 168, 127, 255);
+/// Network address of IPv6, a unique local one (RFC 4193); the prefix has 64 bits.
+pub const SUBNET6: Ipv6Addr = Ipv6Addr::new(0xfd5a, 0x94ef, 0xe40c, 0, 0, 0, 0, 0);
+/// Router and DNS server.
+pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd5a, 0x94ef, 0xe40c, 0, 0, 0, 0, 1);
+/// The router as its neighbours know it.
+pub const GATEWAY6_LINK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+/// The host: its ::1.
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0xfd5a, 0x94ef, 0xe40c, 0, 0, 0, 0, 0xfe);
 /// Ethernet address of the gateway and of the host.
 pub const GATEWAY_MAC: [u8; 6] = [0x5a, 0x94, 0xef, 0xe4, 0x0c, 0xdd];
 /// Names of [`HOST`].
@@ -71,6 +82,19 @@ pub const HOST_NAMES: [&str; 3] = ["host.env86.internal", "host.docker.internal"
 
 /// Bytes of an IP packet that fit into a frame.
 pub const MTU: usize = 1500;
+
+/// The gateway has this address.
+fn is_gateway(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => addr == GATEWAY,
+        IpAddr::V6(addr) => addr == GATEWAY6 || addr == GATEWAY6_LINK,
+    }
+}
+
+/// This address stands for the host.
+fn is_host(addr: IpAddr) -> bool {
+    addr == HOST || addr == HOST6
+}
 
 /// A forward that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

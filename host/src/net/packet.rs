@@ -1,8 +1,9 @@
 //! Headers: Ethernet, ARP, IPv4, UDP, ICMP. Reading checks everything and never fails but with `None`;
 //! writing fills buffers of the right size.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::packet6;
 use super::{GATEWAY_MAC, MTU};
 
 /// Bytes of an Ethernet header.
@@ -16,6 +17,7 @@ pub(super) const UDP: usize = 8;
 pub(super) mod ethertype {
     pub(in crate::net) const IPV4: u16 = 0x0800;
     pub(in crate::net) const ARP: u16 = 0x0806;
+    pub(in crate::net) const IPV6: u16 = 0x86dd;
 }
 
 /// IP's protocols.
@@ -23,6 +25,7 @@ pub(super) mod protocol {
     pub(in crate::net) const ICMP: u8 = 1;
     pub(in crate::net) const TCP: u8 = 6;
     pub(in crate::net) const UDP: u8 = 17;
+    pub(in crate::net) const ICMPV6: u8 = 58;
 }
 
 /// An Ethernet address.
@@ -31,7 +34,7 @@ pub(super) type Mac = [u8; 6];
 /// Everybody on the wire.
 pub(super) const EVERYBODY: Mac = [0xff; 6];
 
-fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word))
 }
 
@@ -39,7 +42,7 @@ fn addr(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
     bytes.get(at..)?.first_chunk::<4>().map(|octets| (*octets).into())
 }
 
-fn put(buffer: &mut [u8], at: usize, bytes: &[u8]) {
+pub(super) fn put(buffer: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(space) = buffer.get_mut(at..at + bytes.len()) {
         space.copy_from_slice(bytes);
     }
@@ -136,13 +139,58 @@ pub(super) fn checksum(bytes: &[u8]) -> u16 {
     fold(sum(bytes))
 }
 
-fn pseudo(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, len: usize) -> u64 {
-    sum(&src.octets()) + sum(&dst.octets()) + u64::from(protocol) + len as u64
+fn addr_sum(addr: IpAddr) -> u64 {
+    match addr {
+        IpAddr::V4(addr) => sum(&addr.octets()),
+        IpAddr::V6(addr) => sum(&addr.octets()),
+    }
 }
 
-/// Checksum of TCP and UDP.
-pub(super) fn transport_checksum(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, bytes: &[u8]) -> u16 {
-    fold(pseudo(src, dst, protocol, bytes.len()) + sum(bytes))
+/// Checksum of TCP, UDP and ICMPv6, with the pseudo header of either version.
+pub(super) fn transport_checksum(
+    src: impl Into<IpAddr>,
+    dst: impl Into<IpAddr>,
+    protocol: u8,
+    bytes: &[u8],
+) -> u16 {
+    let pseudo = addr_sum(src.into()) + addr_sum(dst.into()) + u64::from(protocol) + bytes.len() as u64;
+    fold(pseudo + sum(bytes))
+}
+
+/// A whole packet of either version, as conversations see it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ip<'a> {
+    pub(super) src: IpAddr,
+    pub(super) dst: IpAddr,
+    pub(super) protocol: u8,
+    /// TTL, or hop limit.
+    pub(super) ttl: u8,
+    pub(super) payload: &'a [u8],
+    /// All of it, without what padded the frame.
+    pub(super) packet: &'a [u8],
+}
+
+impl<'a> Ip<'a> {
+    /// Reads a packet of the version that it says it has.
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        match bytes.first()? >> 4 {
+            6 => packet6::parse(bytes),
+            _ => Ipv4::parse(bytes).map(|ip| Self::from(&ip)),
+        }
+    }
+}
+
+impl<'a> From<&Ipv4<'a>> for Ip<'a> {
+    fn from(ip: &Ipv4<'a>) -> Self {
+        let Ipv4 { src, dst, protocol, ttl, payload, packet, .. } = *ip;
+        Self { src: src.into(), dst: dst.into(), protocol, ttl, payload, packet }
+    }
+}
+
+impl<'a> From<&Ip<'a>> for Ip<'a> {
+    fn from(ip: &Ip<'a>) -> Self {
+        *ip
+    }
 }
 
 /// An IPv4 packet (RFC 791).
@@ -230,10 +278,12 @@ pub(super) struct Udp<'a> {
 }
 
 impl<'a> Udp<'a> {
-    pub(super) fn parse(ip: &Ipv4<'a>) -> Option<Self> {
+    pub(super) fn parse(ip: impl Into<Ip<'a>>) -> Option<Self> {
+        let ip = ip.into();
         let len = usize::from(be16(ip.payload, 4)?);
         let datagram = ip.payload.get(..len)?;
-        let summed = be16(datagram, 6)? != 0;
+        // IPv6 knows no datagram without one (RFC 8200, 8.1).
+        let summed = be16(datagram, 6)? != 0 || ip.src.is_ipv6();
         if summed && transport_checksum(ip.src, ip.dst, protocol::UDP, datagram) != 0 {
             return None;
         }
@@ -242,13 +292,19 @@ impl<'a> Udp<'a> {
 }
 
 /// Writes a datagram: header, payload and checksum.
-pub(super) fn write_udp(datagram: &mut [u8], src: SocketAddrV4, dst: SocketAddrV4, payload: &[u8]) {
+pub(super) fn write_udp(
+    datagram: &mut [u8],
+    src: impl Into<SocketAddr>,
+    dst: impl Into<SocketAddr>,
+    payload: &[u8],
+) {
+    let (src, dst) = (src.into(), dst.into());
     let len = u16::try_from(UDP + payload.len()).unwrap_or(u16::MAX);
     put(datagram, 0, &src.port().to_be_bytes());
     put(datagram, 2, &dst.port().to_be_bytes());
     put(datagram, 4, &len.to_be_bytes());
     put(datagram, UDP, payload);
-    let sum = match transport_checksum(*src.ip(), *dst.ip(), protocol::UDP, datagram) {
+    let sum = match transport_checksum(src.ip(), dst.ip(), protocol::UDP, datagram) {
         0 => 0xffff_u16, // zero would mean that there is none
         sum => sum,
     };
@@ -268,6 +324,7 @@ pub(super) enum IcmpError {
 }
 
 impl IcmpError {
+    /// Type and code of ICMP.
     fn code(self) -> [u8; 2] {
         match self {
             Self::NetUnreachable => [3, 0],
@@ -306,16 +363,17 @@ pub(super) struct Echo<'a> {
 
 impl<'a> Echo<'a> {
     /// A request with a right checksum.
-    pub(super) fn parse_request(message: &'a [u8]) -> Option<Self> {
-        if checksum(message) != 0 {
-            return None;
+    pub(super) fn parse_request(ip: &Ip<'a>) -> Option<Self> {
+        match ip.protocol {
+            protocol::ICMP if checksum(ip.payload) == 0 => Self::parse(ip.payload, 8),
+            protocol::ICMPV6 if packet6::is_intact(ip) => Self::parse(ip.payload, packet6::ECHO_REQUEST),
+            _ => None,
         }
-        Self::parse(message, 8)
     }
 
     /// A reply that comes from the host's kernel.
-    pub(super) fn parse_reply(message: &'a [u8]) -> Option<Self> {
-        Self::parse(message, 0)
+    pub(super) fn parse_reply(message: &'a [u8], v6: bool) -> Option<Self> {
+        Self::parse(message, if v6 { packet6::ECHO_REPLY } else { 0 })
     }
 
     fn parse(message: &'a [u8], kind: u8) -> Option<Self> {
@@ -333,6 +391,15 @@ impl<'a> Echo<'a> {
         put(message, ECHO, self.data);
         let sum = checksum(message);
         put(message, 2, &sum.to_be_bytes());
+    }
+
+    /// The same of ICMPv6.
+    pub(super) fn write6(&self, message: &mut [u8], reply: bool, src: IpAddr, dst: IpAddr) {
+        put(message, 0, &[if reply { packet6::ECHO_REPLY } else { packet6::ECHO_REQUEST }, 0, 0, 0]);
+        put(message, 4, &self.id.to_be_bytes());
+        put(message, 6, &self.sequence.to_be_bytes());
+        put(message, ECHO, self.data);
+        packet6::seal(message, src, dst);
     }
 }
 
@@ -360,8 +427,8 @@ pub(super) mod tcp_flag {
 pub(super) const TCP: usize = 20;
 
 impl Segment {
-    pub(super) fn parse(ip: &Ipv4<'_>) -> Option<Self> {
-        let segment = ip.payload;
+    pub(super) fn parse<'a>(ip: impl Into<Ip<'a>>) -> Option<Self> {
+        let segment = ip.into().payload;
         let word = |at| Some(u32::from(be16(segment, at)?) << 16 | u32::from(be16(segment, at + 2)?));
         let header = usize::from(*segment.get(12)? >> 4) * 4;
         if header < TCP || segment.len() < header {
@@ -380,12 +447,12 @@ impl Segment {
     }
 
     /// A right checksum. Connections check it themselves.
-    pub(super) fn is_intact(ip: &Ipv4<'_>) -> bool {
+    pub(super) fn is_intact(ip: &Ip<'_>) -> bool {
         transport_checksum(ip.src, ip.dst, protocol::TCP, ip.payload) == 0
     }
 
     /// Writes the reset that answers this segment (RFC 9293, 3.10.7.1); `from` is whom the segment was for.
-    pub(super) fn write_reset(&self, reset: &mut [u8], from: Ipv4Addr, to: Ipv4Addr) {
+    pub(super) fn write_reset(&self, reset: &mut [u8], from: IpAddr, to: IpAddr) {
         let (sequence, ack, flags) = if self.flags & tcp_flag::ACK != 0 {
             (self.ack, 0, tcp_flag::RST)
         } else {
@@ -406,6 +473,8 @@ pub(super) const FRAGMENT: usize = (MTU - IPV4) / 8 * 8;
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV4;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -471,11 +540,11 @@ mod tests {
     fn packet_reset_answers_syn_and_ack() {
         let syn = Segment { src: 1, dst: 2, sequence: u32::MAX, ack: 0, flags: tcp_flag::SYN, len: 1 };
         let mut reset = [0; TCP];
-        syn.write_reset(&mut reset, *B.ip(), *A.ip());
+        syn.write_reset(&mut reset, (*B.ip()).into(), (*A.ip()).into());
         assert_eq!(reset[..16], [0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x14, 0, 0]);
         let ack = Segment { src: 1, dst: 2, sequence: 5, ack: 9, flags: tcp_flag::ACK, len: 3 };
         let mut reset = [0; TCP];
-        ack.write_reset(&mut reset, *B.ip(), *A.ip());
+        ack.write_reset(&mut reset, (*B.ip()).into(), (*A.ip()).into());
         assert_eq!(reset[..16], [0, 2, 0, 1, 0, 0, 0, 9, 0, 0, 0, 0, 0x50, 4, 0, 0]);
         assert_eq!(transport_checksum(*B.ip(), *A.ip(), protocol::TCP, &reset), 0);
     }
@@ -485,11 +554,13 @@ mod tests {
         fn packet_reading_never_fails_badly(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = Ethernet::parse(&bytes);
             let _ = Arp::parse(&bytes);
-            let _ = Echo::parse_request(&bytes);
-            let ip = Ipv4 {
-                src: *A.ip(), dst: *B.ip(), protocol: 0, ttl: 1, id: 0, offset: 0, more: false,
-                payload: &bytes, packet: &bytes,
-            };
+            let (src, dst) = ((*A.ip()).into(), (*B.ip()).into());
+            for protocol in [protocol::ICMP, protocol::ICMPV6] {
+                let ip = Ip { src, dst, protocol, ttl: 1, payload: &bytes, packet: &bytes };
+                let _ = Echo::parse_request(&ip);
+            }
+            let ip = Ip { src, dst, protocol: 0, ttl: 1, payload: &bytes, packet: &bytes };
+            let _ = Ip::parse(&bytes);
             let _ = Udp::parse(&ip);
             let _ = Segment::parse(&ip);
             let _ = Ipv4::parse(&bytes);

@@ -3,7 +3,7 @@
 //! no answer is ever made up.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::io::Io;
-use super::packet::{ECHO, Echo, IcmpError, Ipv4, protocol, quote};
+use super::packet::{ECHO, Echo, IcmpError, Ip, protocol, quote};
 use super::policy::{Verdict, translate};
 use super::poller::{Kind, Ready, Token};
-use super::{GATEWAY, HOST};
+use super::{is_gateway, is_host};
 use crate::limits::NET_PINGS;
 
 /// How long a ping waits for an answer or another ping.
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    guest: Ipv4Addr,
-    remote: Ipv4Addr,
+    guest: IpAddr,
+    remote: IpAddr,
     id: u16,
 }
 
@@ -49,17 +49,15 @@ impl Pings {
     }
 
     /// An ICMP message from a guest.
-    pub(super) fn message(&mut self, io: &mut Io, ip: &Ipv4<'_>) {
-        let Some(echo) = Echo::parse_request(ip.payload) else {
+    pub(super) fn message(&mut self, io: &mut Io, ip: &Ip<'_>) {
+        let Some(echo) = Echo::parse_request(ip) else {
             // Answers and errors of the guest's: nobody here has asked.
             return io.counters.ignored.inc();
         };
-        if ip.dst == GATEWAY || (ip.dst == HOST && io.check(HOST, None) == Verdict::Allow) {
-            return io.send_ip(ip.dst, ip.src, protocol::ICMP, ECHO + echo.data.len(), |message| {
-                echo.write(message, true);
-            });
+        if is_gateway(ip.dst) || (is_host(ip.dst) && io.check(ip.dst, None) == Verdict::Allow) {
+            return reply(io, ip.dst, ip.src, &echo);
         }
-        if ip.dst == HOST || io.check(ip.dst, None) == Verdict::Deny {
+        if is_host(ip.dst) || io.check(ip.dst, None) == Verdict::Deny {
             return io.send_error(IcmpError::Prohibited, ip.packet);
         }
         let key = Key { guest: ip.src, remote: ip.dst, id: echo.id };
@@ -75,7 +73,10 @@ impl Pings {
         flow.sent.clear();
         flow.sent.extend_from_slice(quote(ip.packet));
         let mut message = vec![0; ECHO + echo.data.len()];
-        echo.write(&mut message, false);
+        match ip.dst {
+            IpAddr::V4(_) => echo.write(&mut message, false),
+            IpAddr::V6(_) => echo.write6(&mut message, false, ip.src, ip.dst),
+        }
         io.counters.pings.inc();
         match rustix::net::send(&flow.socket, &message, SendFlags::NOSIGNAL) {
             Ok(_) => {}
@@ -84,8 +85,8 @@ impl Pings {
         }
     }
 
-    fn begin(&mut self, io: &mut Io, ip: &Ipv4<'_>, key: Key) -> Option<u64> {
-        let to = *translate(std::net::SocketAddrV4::new(key.remote, 0)).ip();
+    fn begin(&mut self, io: &mut Io, ip: &Ip<'_>, key: Key) -> Option<u64> {
+        let to = translate(SocketAddr::new(key.remote, 0)).ip();
         let socket = match io.connector.ping(to) {
             Ok(socket) => socket,
             Err(error) => {
@@ -140,15 +141,12 @@ impl Pings {
         loop {
             match rustix::net::recv(&flow.socket, &mut *buffer, RecvFlags::empty()) {
                 Ok((_, len)) => {
-                    let Some(reply) = Echo::parse_reply(buffer.get(..len).unwrap_or_default()) else {
+                    let v6 = flow.key.remote.is_ipv6();
+                    let Some(echo) = Echo::parse_reply(buffer.get(..len).unwrap_or_default(), v6) else {
                         continue;
                     };
                     // The host has put its own identifier in the place of the guest's.
-                    let reply = Echo { id: flow.key.id, ..reply };
-                    let Key { guest, remote, .. } = flow.key;
-                    io.send_ip(remote, guest, protocol::ICMP, ECHO + reply.data.len(), |message| {
-                        reply.write(message, true);
-                    });
+                    reply(io, flow.key.remote, flow.key.guest, &Echo { id: flow.key.id, ..echo });
                 }
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
@@ -166,6 +164,17 @@ impl Pings {
             self.remove(io, id);
         } else {
             io.timers.by(Token::new(Kind::Ping, id), &mut flow.timer, until);
+        }
+    }
+}
+
+/// Sends a guest an answer.
+fn reply(io: &mut Io, from: IpAddr, to: IpAddr, echo: &Echo<'_>) {
+    let len = ECHO + echo.data.len();
+    match from {
+        IpAddr::V4(_) => io.send_ip(from, to, protocol::ICMP, len, |message| echo.write(message, true)),
+        IpAddr::V6(_) => {
+            io.send_ip(from, to, protocol::ICMPV6, len, |message| echo.write6(message, true, from, to));
         }
     }
 }

@@ -21,9 +21,10 @@ pub(super) enum Kind {
     UdpListener,
     UdpPeer,
     Probe,
+    Neighbours,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Cable,
     Kind::Tcp,
     Kind::Udp,
@@ -33,6 +34,7 @@ const KINDS: [Kind; 9] = [
     Kind::UdpListener,
     Kind::UdpPeer,
     Kind::Probe,
+    Kind::Neighbours,
 ];
 
 /// An owner and which of its things. Numbers are never used again, so that what comes late finds nothing.

@@ -4,18 +4,18 @@
 //! one on the host's side.
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::dns::{Asked, Question, addresses, code, read_question, write_answer};
+use super::GUEST;
+use super::dns::{Asked, Question, Record, addresses, answer_code, code, kind, read_question, write_answer};
 use super::io::Io;
 use super::names::Names;
 use super::poller::{Kind, Ready, Token};
-use super::{GATEWAY, GUEST};
 use crate::limits::NET_DNS_QUERIES;
 
 /// How long one server gets.
@@ -31,8 +31,8 @@ const REMEMBERED: (Duration, Duration) = (Duration::from_secs(300), Duration::fr
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Client {
-    /// Over UDP, from there.
-    Udp(SocketAddrV4),
+    /// Over UDP, from there, at this address of the gateway's.
+    Udp(SocketAddr, IpAddr),
     /// Over a TCP connection with that number.
     Tcp(u64),
 }
@@ -79,10 +79,10 @@ impl Resolver {
     fn reply(&mut self, io: &mut Io, client: Client, answer: Option<Vec<u8>>) {
         match (client, answer) {
             (Client::Tcp(flow), answer) => self.answers.push((flow, answer)),
-            (Client::Udp(guest), Some(answer)) => {
-                io.send_udp(SocketAddrV4::new(GATEWAY, 53), guest, &answer);
+            (Client::Udp(guest, gateway), Some(answer)) => {
+                io.send_udp(SocketAddr::new(gateway, 53), guest, &answer);
             }
-            (Client::Udp(_), None) => {}
+            (Client::Udp(..), None) => {}
         }
     }
 
@@ -101,15 +101,19 @@ impl Resolver {
             }
         };
         let guest = match client {
-            Client::Udp(guest) => *guest.ip(),
-            Client::Tcp(_) => io.hosts.guest().unwrap_or(GUEST),
+            Client::Udp(SocketAddr::V4(guest), _) => *guest.ip(),
+            _ => io.hosts.guest().unwrap_or(GUEST),
         };
         if !io.guard.may_resolve(&question.name) {
             io.counters.denied.inc();
             let answer = write_answer(message, Some(&question), code::REFUSED, &[]);
             return self.reply(io, client, Some(answer));
         }
-        if let Some((code, records)) = self.names.answer(&question, guest, io.now) {
+        if let Some((code, mut records)) = self.names.answer(&question, guest, io.now) {
+            let in_vain = |record: &Record| matches!(record, Record::Aaaa(addr) if !addr.is_loopback());
+            if records.iter().any(in_vain) && !io.connector.has_ipv6() {
+                records.retain(|record| !in_vain(record));
+            }
             let answer = write_answer(message, Some(&question), code, &records);
             self.learn(io, &question.name, &answer);
             return self.reply(io, client, Some(answer));
@@ -160,6 +164,11 @@ impl Resolver {
             News::Answer(mut answer) => {
                 let Some(query) = self.queries.remove(&id) else { return };
                 io.timers.cancel(Token::new(Kind::Dns, id), query.timer);
+                // Addresses that nobody can reach from here only make guests wait.
+                let is_aaaa = query.question.kind == kind::AAAA && query.question.is_internet();
+                if is_aaaa && answer_code(&answer) == code::OK && !io.connector.has_ipv6() {
+                    answer = write_answer(&query.message, Some(&query.question), code::OK, &[]);
+                }
                 if let (Some(space), Some(number)) = (answer.get_mut(..2), query.message.get(..2)) {
                     space.copy_from_slice(number);
                 }
@@ -201,7 +210,7 @@ fn begin(
     let mut message = message.to_vec();
     message.get_mut(..2)?.copy_from_slice(&number.to_be_bytes());
     match client {
-        Client::Udp(_) => {
+        Client::Udp(..) => {
             let socket = io.connector.udp(server).ok()?;
             rustix::net::send(&socket, &message, SendFlags::NOSIGNAL).ok()?;
             Some((socket, None))

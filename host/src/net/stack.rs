@@ -1,25 +1,30 @@
 //! The network itself: takes frames and events, finds whose they are.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use super::cable::Frames;
 use super::dhcp::Dhcp;
 use super::forward::{Bound, Forwards};
-use super::hosts::{Hosts, is_card, is_guest};
+use super::hosts::{Hosts, is_card, is_guest, is_guest6};
 use super::io::Io;
 use super::names::Names;
+use super::neighbours::Neighbours;
 use super::packet::{
-    ARP, Arp, EVERYBODY, Ethernet, IcmpError, Ipv4, Mac, Udp as Datagram, ethertype, protocol,
+    ARP, Arp, EVERYBODY, Ethernet, IcmpError, Ip, Ipv4, Mac, Udp as Datagram, ethertype, protocol,
 };
+use super::packet6;
 use super::ping::Pings;
 use super::poller::{Kind, Ready, Token};
 use super::reassembly::Reassembly;
 use super::resolver::{Client, Resolver};
 use super::tcp::Tcp;
 use super::udp::Udp;
-use super::{BROADCAST, GATEWAY, GATEWAY_MAC, HOST};
+use super::{BROADCAST, GATEWAY, GATEWAY_MAC, HOST, is_gateway, is_host};
+
+/// Searches for a guest that was restored: at its usual address, and everywhere.
+const ANNOUNCEMENTS: u32 = 2;
 
 /// Pause between two searches for the guest.
 const SEARCH: Duration = Duration::from_secs(1);
@@ -34,6 +39,7 @@ pub(super) struct Stack {
     pub(super) forwards: Forwards,
     pub(super) reassembly: Reassembly,
     dhcp: Dhcp,
+    neighbours: Neighbours,
     batch: Frames,
     events: Vec<(Token, Ready)>,
     /// When the guest is searched for again, and how often it was.
@@ -41,12 +47,25 @@ pub(super) struct Stack {
     searches: u32,
     /// A datagram waits for the guest.
     wanted: bool,
+    /// Searches that nobody has to wait for.
+    announcements: u32,
 }
 
 impl Stack {
-    pub(super) fn new(mut io: Io, guest_mac: Mac, names: Names, bound: Bound) -> io::Result<Self> {
+    pub(super) fn new(
+        mut io: Io,
+        guest_mac: Mac,
+        announce: bool,
+        names: Names,
+        bound: Bound,
+    ) -> io::Result<Self> {
         io.poller.add_level(io.line.event(), Token::new(Kind::Cable, 0))?;
         let forwards = Forwards::new(&mut io, bound)?;
+        let mut search = None;
+        if announce {
+            // At once: nothing else would wake the thread.
+            io.timers.by(Token::new(Kind::Probe, 0), &mut search, io.now);
+        }
         // smoltcp's time zero means "now".
         let epoch = io.now.checked_sub(Duration::from_secs(1)).unwrap_or(io.now);
         Ok(Self {
@@ -58,11 +77,13 @@ impl Stack {
             forwards,
             reassembly: Reassembly::default(),
             dhcp: Dhcp::new(guest_mac),
+            neighbours: Neighbours::default(),
             batch: Frames::default(),
             events: Vec::new(),
-            search: None,
+            search,
             searches: 0,
             wanted: false,
+            announcements: if announce { ANNOUNCEMENTS } else { 0 },
         })
     }
 
@@ -126,7 +147,7 @@ impl Stack {
             Kind::Dns => self.resolver.event(io, token.id, ready),
             Kind::TcpListener => self.forwards.tcp_event(token.id, false),
             Kind::UdpListener => self.forwards.udp_event(token.id),
-            Kind::UdpPeer | Kind::Probe => {}
+            Kind::UdpPeer | Kind::Probe | Kind::Neighbours => {}
         }
     }
 
@@ -140,6 +161,7 @@ impl Stack {
             Kind::TcpListener => self.forwards.tcp_event(token.id, true),
             Kind::UdpPeer => self.forwards.peer_timer(io),
             Kind::Probe => self.search = None,
+            Kind::Neighbours => self.neighbours.timer(io),
             Kind::Cable | Kind::UdpListener => {}
         }
     }
@@ -149,13 +171,15 @@ impl Stack {
         self.wanted |= self.forwards.take_searching();
         if self.io.hosts.guest().is_some() {
             self.wanted = false;
+            self.announcements = 0;
             self.searches = 0;
             return self.tcp.found(&mut self.io);
         }
-        if self.search.is_some() || !(self.wanted || self.tcp.is_searching()) {
+        if self.search.is_some() || !(self.wanted || self.announcements > 0 || self.tcp.is_searching()) {
             return;
         }
         self.wanted = false;
+        self.announcements = self.announcements.saturating_sub(1);
         self.searches = self.searches.saturating_add(1);
         for target in Hosts::candidates(self.searches > 1) {
             self.send_arp(
@@ -183,6 +207,10 @@ impl Stack {
         match ethernet.ethertype {
             ethertype::IPV4 => match Ipv4::parse(ethernet.payload) {
                 Some(ip) => self.packet(&ip, ethernet.src, index),
+                None => self.io.counters.malformed.inc(),
+            },
+            ethertype::IPV6 => match packet6::parse(ethernet.payload) {
+                Some(ip) => self.packet6(&ip, ethernet.src, index),
                 None => self.io.counters.malformed.inc(),
             },
             ethertype::ARP => match Arp::parse(ethernet.payload) {
@@ -248,16 +276,53 @@ impl Stack {
         if !is_guest(ip.src) {
             return io.counters.spoofed.inc();
         }
-        if ip.ttl <= 1 && ip.dst != GATEWAY && ip.dst != HOST {
+        self.conversation(&Ip::from(ip), index);
+    }
+
+    /// A packet of IPv6.
+    fn packet6(&mut self, ip: &Ip<'_>, mac: Mac, index: usize) {
+        let io = &mut self.io;
+        let (IpAddr::V6(src), IpAddr::V6(dst)) = (ip.src, ip.dst) else { return };
+        if !src.is_unspecified() && !io.hosts.heard6(src, mac, io.now) {
+            return io.counters.spoofed.inc();
+        }
+        self.neighbours.heard(io);
+        if ip.protocol == protocol::ICMPV6 && self.neighbours.message(io, ip, src) {
+            return;
+        }
+        if dst.is_multicast() || src.is_unspecified() {
+            // Reports of who listens to which group, and what neighbours tell each other.
+            return io.counters.ignored.inc();
+        }
+        if ip.protocol == protocol::UDP && is_gateway(ip.dst) {
+            let Some(datagram) = Datagram::parse(ip) else { return io.counters.malformed.inc() };
+            if datagram.dst == 53 {
+                let client = Client::Udp(SocketAddr::new(ip.src, datagram.src), ip.dst);
+                return self.resolver.ask(io, client, datagram.payload);
+            }
+            io.counters.denied.inc();
+            return io.send_error(IcmpError::PortUnreachable, ip.packet);
+        }
+        // Addresses of the link lead nowhere else.
+        if !is_guest6(src) && !is_gateway(ip.dst) {
+            return io.counters.denied.inc();
+        }
+        self.conversation(ip, Some(index));
+    }
+
+    /// A whole packet to the outside, or to a service of the gateway's.
+    fn conversation(&mut self, ip: &Ip<'_>, index: Option<usize>) {
+        let io = &mut self.io;
+        if ip.ttl <= 1 && !is_gateway(ip.dst) && !is_host(ip.dst) {
             return io.send_error(IcmpError::TimeExceeded, ip.packet);
         }
-        match ip.protocol {
-            protocol::TCP => self.tcp.segment(io, ip, index),
-            protocol::UDP => match Datagram::parse(ip) {
+        match (ip.protocol, ip.src) {
+            (protocol::TCP, _) => self.tcp.segment(io, ip, index),
+            (protocol::UDP, _) => match Datagram::parse(ip) {
                 Some(datagram) => self.udp.datagram(io, ip, &datagram),
                 None => io.counters.malformed.inc(),
             },
-            protocol::ICMP => self.pings.message(io, ip),
+            (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMPV6, IpAddr::V6(_)) => self.pings.message(io, ip),
             _ => {
                 io.counters.ignored.inc();
                 io.send_error(IcmpError::ProtocolUnreachable, ip.packet);
@@ -274,9 +339,9 @@ impl Stack {
         if ip.dst != GATEWAY || ip.src.is_unspecified() {
             return io.counters.denied.inc();
         }
-        let from = SocketAddrV4::new(ip.src, datagram.src);
+        let from = SocketAddr::from((ip.src, datagram.src));
         if datagram.dst == 53 {
-            return self.resolver.ask(io, Client::Udp(from), datagram.payload);
+            return self.resolver.ask(io, Client::Udp(from, GATEWAY.into()), datagram.payload);
         }
         if !self.forwards.answer(io, from, datagram.dst, datagram.payload) {
             io.counters.denied.inc();

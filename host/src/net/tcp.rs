@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -10,15 +10,15 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
-use super::GATEWAY;
 use super::cable::Frames;
 use super::dns::Stream;
 use super::endpoint::{CONNECT_TIMEOUT, Endpoint};
 use super::flow::{Flow, Key, Outcome, Peer, Stage};
 use super::io::Io;
-use super::packet::{IcmpError, Ipv4, Segment, tcp_flag};
+use super::packet::{IcmpError, Ip, Segment, tcp_flag};
 use super::policy::{Verdict, translate};
 use super::poller::{Kind, Ready, Token};
+use super::{GATEWAY, is_gateway};
 use crate::limits::{NET_TCP_FLOWS, NET_TCP_PENDING};
 
 /// First port from which the gateway connects to the guest (RFC 6335).
@@ -86,14 +86,12 @@ impl Tcp {
 
     /// A segment from a guest. `frame` is its number in the batch; without one it was put together from
     /// fragments.
-    pub(super) fn segment(&mut self, io: &mut Io, ip: &Ipv4<'_>, frame: Option<usize>) {
+    pub(super) fn segment(&mut self, io: &mut Io, ip: &Ip<'_>, frame: Option<usize>) {
         let Some(segment) = Segment::parse(ip).filter(|segment| segment.src != 0 && segment.dst != 0) else {
             return io.counters.malformed.inc();
         };
-        let key = Key {
-            guest: SocketAddrV4::new(ip.src, segment.src),
-            remote: SocketAddrV4::new(ip.dst, segment.dst),
-        };
+        let key =
+            Key { guest: SocketAddr::new(ip.src, segment.src), remote: SocketAddr::new(ip.dst, segment.dst) };
         let Some(id) = self.keys.get(&key).copied() else { return self.stray(io, ip, &segment, key) };
         let Some(flow) = self.flows.get_mut(&id) else { return };
         match &mut flow.stage {
@@ -120,7 +118,7 @@ impl Tcp {
     }
 
     /// A segment that belongs to no connection.
-    fn stray(&mut self, io: &mut Io, ip: &Ipv4<'_>, segment: &Segment, key: Key) {
+    fn stray(&mut self, io: &mut Io, ip: &Ip<'_>, segment: &Segment, key: Key) {
         if !Segment::is_intact(ip) {
             return io.counters.malformed.inc();
         }
@@ -130,7 +128,7 @@ impl Tcp {
         if !self.has_room() {
             return io.counters.limited.inc();
         }
-        if ip.dst == GATEWAY {
+        if is_gateway(ip.dst) {
             if segment.dst != 53 {
                 return io.send_reset(ip, segment);
             }
@@ -143,7 +141,7 @@ impl Tcp {
         if self.connecting >= NET_TCP_PENDING {
             self.give_way(io);
         }
-        match io.connector.tcp(SocketAddr::V4(translate(key.remote))) {
+        match io.connector.tcp(translate(key.remote)) {
             Ok(fd) => {
                 let id = self.insert(io, Flow::new(key, Peer::Host(fd), connecting(ip, io.now)));
                 if self.pending.len() >= 2 * NET_TCP_PENDING {
@@ -340,10 +338,10 @@ impl Tcp {
         }
         io.counters.tcp_accepted.inc();
         // The key is not final before the guest is found.
-        let Some(local) = self.free_port(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)) else {
+        let Some(local) = self.free_port(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)) else {
             return false;
         };
-        let key = Key { guest: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port), remote: local };
+        let key = Key { guest: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), remote: local };
         let stage = Stage::Searching { until: io.now + CONNECT_TIMEOUT };
         let id = self.insert(io, Flow::new(key, Peer::Host(fd), stage));
         self.watch(io, id);
@@ -355,7 +353,7 @@ impl Tcp {
     fn reach(&mut self, io: &mut Io, id: u64) {
         let Some(flow) = self.flows.get(&id) else { return };
         let Some(guest) = io.hosts.guest() else { return self.searching.push(id) };
-        let (guest, old) = (SocketAddrV4::new(guest, flow.key.guest.port()), flow.key);
+        let (guest, old) = (SocketAddr::new(guest.into(), flow.key.guest.port()), flow.key);
         let Some(local) = self.free_port(guest) else { return self.remove(io, id) };
         let (buffer, seed) = (self.buffer(), io.random());
         let endpoint = Endpoint::connect(local, guest, buffer, self.epoch, io.now, seed);
@@ -370,9 +368,9 @@ impl Tcp {
     }
 
     /// A port of the gateway's that is not connected to that place.
-    fn free_port(&mut self, guest: SocketAddrV4) -> Option<SocketAddrV4> {
+    fn free_port(&mut self, guest: SocketAddr) -> Option<SocketAddr> {
         for _ in FIRST_PORT..=u16::MAX {
-            let remote = SocketAddrV4::new(GATEWAY, self.next_port);
+            let remote = SocketAddr::new(GATEWAY.into(), self.next_port);
             self.next_port = self.next_port.checked_add(1).unwrap_or(FIRST_PORT);
             if !self.keys.contains_key(&Key { guest, remote }) {
                 return Some(remote);
@@ -415,13 +413,13 @@ impl Tcp {
     }
 }
 
-fn connecting(ip: &Ipv4<'_>, now: Instant) -> Stage {
+fn connecting(ip: &Ip<'_>, now: Instant) -> Stage {
     Stage::Connecting { syn: ip.packet.to_vec(), until: now + CONNECT_TIMEOUT }
 }
 
 /// Tells the guest truthfully why there is no connection.
 fn refuse(io: &mut Io, syn: &[u8], error: &io::Error) {
-    let Some(ip) = Ipv4::parse(syn) else { return };
+    let Some(ip) = Ip::parse(syn) else { return };
     let Some(segment) = Segment::parse(&ip) else { return };
     io.counters.tcp_failed.inc();
     match error.raw_os_error().map(Errno::from_raw_os_error) {

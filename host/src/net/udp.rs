@@ -4,7 +4,7 @@
 //! the host, so that only answers from there come back, and the guest learns when nobody listens there.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::io::Io;
-use super::packet::{IcmpError, Ipv4, Udp as Datagram, quote};
+use super::packet::{IcmpError, Ip, Udp as Datagram, quote};
 use super::policy::{Verdict, translate};
 use super::poller::{Kind, Ready, Token};
 use crate::limits::NET_UDP_FLOWS;
@@ -30,8 +30,8 @@ const TURN: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    guest: SocketAddrV4,
-    remote: SocketAddrV4,
+    guest: SocketAddr,
+    remote: SocketAddr,
 }
 
 struct Flow {
@@ -75,10 +75,10 @@ impl Udp {
     }
 
     /// A datagram from a guest to the outside.
-    pub(super) fn datagram(&mut self, io: &mut Io, ip: &Ipv4<'_>, datagram: &Datagram<'_>) {
+    pub(super) fn datagram(&mut self, io: &mut Io, ip: &Ip<'_>, datagram: &Datagram<'_>) {
         let key = Key {
-            guest: SocketAddrV4::new(ip.src, datagram.src),
-            remote: SocketAddrV4::new(ip.dst, datagram.dst),
+            guest: SocketAddr::new(ip.src, datagram.src),
+            remote: SocketAddr::new(ip.dst, datagram.dst),
         };
         let id = match self.keys.get(&key) {
             Some(id) => *id,
@@ -101,7 +101,7 @@ impl Udp {
         }
     }
 
-    fn begin(&mut self, io: &mut Io, ip: &Ipv4<'_>, key: Key) -> Option<u64> {
+    fn begin(&mut self, io: &mut Io, ip: &Ip<'_>, key: Key) -> Option<u64> {
         if key.guest.port() == 0 || key.remote.port() == 0 {
             io.counters.malformed.inc();
             return None;
@@ -115,7 +115,7 @@ impl Udp {
             io.counters.limited.inc();
             self.remove(io, oldest);
         }
-        let socket = match io.connector.udp(SocketAddr::V4(translate(key.remote))) {
+        let socket = match io.connector.udp(translate(key.remote)) {
             Ok(socket) => socket,
             Err(error) => {
                 refuse(io, ip.packet, Errno::from_io_error(&error));

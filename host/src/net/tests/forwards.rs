@@ -188,3 +188,22 @@ fn forward_to_a_port_that_is_taken_is_an_error() {
         crate::net::UserNet::start(NetConfig { forwards, ..NetConfig::default() }, net).err().unwrap();
     assert!(matches!(error, NetError::TooMany(_)));
 }
+
+#[test]
+fn forward_finds_a_restored_guest_before_anybody_asks_for_it() {
+    let mut rig = Rig::new(NetConfig { announce: true, ..NetConfig::default() });
+    let asked: Vec<_> = rig.answers().iter().map(|frame| frame[38..42].to_vec()).collect();
+    assert_eq!(asked, [GUEST.octets()], "at its usual address first");
+    assert!(rig.answers().is_empty(), "not again at once");
+    rig.stack.turn(clock::now() + Duration::from_millis(1100));
+    assert_eq!(rig.frames().len(), 252, "then everywhere");
+    rig.stack.turn(clock::now() + Duration::from_millis(9900));
+    assert!(rig.frames().is_empty());
+
+    let mut rig = Rig::new(NetConfig { announce: true, ..NetConfig::default() });
+    assert_eq!(rig.answers().len(), 1);
+    rig.send(&udp_frame(1, SocketAddrV4::new(GATEWAY, 9), b"here I am"));
+    rig.answers();
+    rig.stack.turn(clock::now() + Duration::from_millis(1100));
+    assert!(rig.frames().is_empty(), "it is found");
+}

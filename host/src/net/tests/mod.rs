@@ -3,6 +3,7 @@
 
 mod forwards;
 mod hostile;
+mod ipv6;
 mod outbound;
 mod reach;
 mod services;
@@ -10,7 +11,7 @@ mod throughput;
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::{Arc, Mutex};
@@ -48,7 +49,8 @@ struct OutsideState {
     places: HashMap<SocketAddr, SocketAddr>,
     pings: Option<SocketAddr>,
     asked: Vec<SocketAddr>,
-    own: Vec<Ipv4Addr>,
+    own: Vec<IpAddr>,
+    has_ipv6: bool,
     /// Nothing ever comes of a connection; the other ends of what is handed out.
     black_hole: Option<Vec<UnixDatagram>>,
 }
@@ -88,7 +90,7 @@ impl Connector for Outside {
         self.find(addr).and_then(|addr| HostConnector.udp(addr))
     }
 
-    fn ping(&mut self, addr: Ipv4Addr) -> io::Result<OwnedFd> {
+    fn ping(&mut self, addr: IpAddr) -> io::Result<OwnedFd> {
         let mut state = self.0.lock().unwrap();
         state.asked.push(SocketAddr::from((addr, 0)));
         match state.pings {
@@ -97,8 +99,12 @@ impl Connector for Outside {
         }
     }
 
-    fn is_own(&mut self, addr: Ipv4Addr) -> bool {
+    fn is_own(&mut self, addr: IpAddr) -> bool {
         self.0.lock().unwrap().own.contains(&addr)
+    }
+
+    fn has_ipv6(&mut self) -> bool {
+        self.0.lock().unwrap().has_ipv6
     }
 }
 
