@@ -175,7 +175,7 @@ impl Board {
             return self.clock.now(retired);
         }
         self.recent_accesses = self.recent_accesses.wrapping_add(1);
-        if self.recent_accesses % RECENT_ACCESSES == 0 {
+        if self.recent_accesses.is_multiple_of(RECENT_ACCESSES) {
             self.clock.now(retired)
         } else {
             self.clock.recent(retired)

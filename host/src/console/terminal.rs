@@ -86,6 +86,8 @@ mod tests {
 
     /// Names this test to the process that it starts.
     const CHILD: &str = "ENV86_TEST_TERMINAL_CHILD";
+    /// What that process says.
+    const RESTORED: &str = "raw mode ended";
 
     #[test]
     fn panic_of_any_thread_ends_raw_mode() {
@@ -95,7 +97,9 @@ mod tests {
             assert!(is_raw());
             let thread = std::thread::spawn(|| panic!("scripted"));
             assert!(thread.join().is_err());
-            std::process::exit(if is_raw() { 1 } else { 86 });
+            assert!(!is_raw());
+            println!("{RESTORED}");
+            return;
         }
         let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&user).unwrap();
@@ -103,15 +107,15 @@ mod tests {
         let name = ptsname(&user, Vec::new()).unwrap().into_string().unwrap();
         let tty = std::fs::File::options().read(true).write(true).open(name).unwrap();
         let before = format!("{:?}", tcgetattr(&user).unwrap());
-        let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "console::terminal::tests::panic_of_any_thread_ends_raw_mode"])
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--nocapture", "--exact", "console::terminal::tests::panic_of_any_thread_ends_raw_mode"])
             .env(CHILD, "1")
             .stdin(tty.try_clone().unwrap())
-            .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .status()
+            .output()
             .unwrap();
-        assert_eq!(status.code(), Some(86));
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains(RESTORED));
         assert_eq!(format!("{:?}", tcgetattr(&user).unwrap()), before);
     }
 }

@@ -561,8 +561,8 @@ mod tests {
             }
             let ip = Ip { src, dst, protocol: 0, ttl: 1, payload: &bytes, packet: &bytes };
             let _ = Ip::parse(&bytes);
-            let _ = Udp::parse(&ip);
-            let _ = Segment::parse(&ip);
+            let _ = Udp::parse(ip);
+            let _ = Segment::parse(ip);
             let _ = Ipv4::parse(&bytes);
         }
 

@@ -420,7 +420,7 @@ fn connecting(ip: &Ip<'_>, now: Instant) -> Stage {
 /// Tells the guest truthfully why there is no connection.
 fn refuse(io: &mut Io, syn: &[u8], error: &io::Error) {
     let Some(ip) = Ip::parse(syn) else { return };
-    let Some(segment) = Segment::parse(&ip) else { return };
+    let Some(segment) = Segment::parse(ip) else { return };
     io.counters.tcp_failed.inc();
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::CONNREFUSED | Errno::CONNRESET) => io.send_reset(&ip, &segment),

@@ -269,7 +269,7 @@ mod tests {
     fn growth_is_found_and_noise_is_not() {
         let sample = |n: u64| Sample {
             descriptors: 100 + (n % 3) as usize,
-            memory: (50 << 20) + (n % 5 << 20),
+            memory: (50 << 20) + ((n % 5) << 20),
             resident: n << 20,
             threads: 4,
         };

@@ -236,7 +236,7 @@ fn ipv6_refused_and_unreachable_are_told_truthfully() {
         frames
     };
     let frames = answer(&syn6(VM6, addr("2606:4700::1"), 80));
-    let segment = Segment::parse(&packets(&frames)[0]).unwrap();
+    let segment = Segment::parse(packets(&frames)[0]).unwrap();
     assert_eq!(segment.flags, tcp_flag::RST | tcp_flag::ACK);
     for (frame, kind, from) in [
         (syn6(VM6, addr("2606:4700::2"), 80), [1, 3], GATEWAY6), // no way there
@@ -267,7 +267,7 @@ fn ipv6_datagrams_go_both_ways() {
         frames.extend(rig.frames());
         !frames.is_empty()
     });
-    let datagram = Datagram::parse(&packets(&frames)[0]).unwrap();
+    let datagram = Datagram::parse(packets(&frames)[0]).unwrap();
     assert_eq!((datagram.src, datagram.dst, datagram.payload), (7, 4000, &b"hello"[..]));
 }
 
@@ -294,7 +294,7 @@ fn asked(has_ipv6: bool, answer: (u8, Vec<Record>), gateway: Ipv6Addr) -> Vec<u8
     });
     let ip = packets(&frames)[0];
     assert_eq!(ip.src, IpAddr::from(gateway));
-    Datagram::parse(&ip).unwrap().payload.to_vec()
+    Datagram::parse(ip).unwrap().payload.to_vec()
 }
 
 #[test]
