@@ -1,6 +1,8 @@
 //! The run loop, and the bookkeeping of translations and links.
 
+mod links;
 mod regions;
+mod stats;
 
 use std::io;
 
@@ -18,70 +20,16 @@ use crate::code::CodeCache;
 use crate::counts::Counts;
 use crate::descriptors::Descriptors;
 use crate::entry::{Left, Routines, Site};
-use crate::lazy::{self, Lazies, MAX_LAZY};
+use crate::lazy::{Lazies, MAX_LAZY};
 use crate::listing::{self, Layout, Listing};
 use crate::lower::{self, Features, Member, Place};
 use crate::options::Options;
 use crate::parts::Part;
-use crate::segments::{FLAT, Segmented, WORLD_SHIFT, Worlds};
-use crate::targets::{self, NO_TARGET, TARGET_COUNT, Target};
+use crate::segments::{FLAT, Segmented, Worlds};
+use crate::targets::{NO_TARGET, TARGET_COUNT, Target};
 use crate::verify;
 
-/// Counters of a [`Jit`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct JitStats {
-    /// Blocks translated.
-    pub translated: u64,
-    /// Instructions translated, and those of them that were lowered natively.
-    pub instructions: u64,
-    /// See [`JitStats::instructions`].
-    pub native: u64,
-    /// Bytes of host code emitted.
-    pub bytes: u64,
-    /// Regions made, instructions in them, and regions dropped because guest code of theirs was overwritten.
-    pub regions: u64,
-    /// See [`JitStats::regions`].
-    pub region_instructions: u64,
-    /// See [`JitStats::regions`].
-    pub regions_dropped: u64,
-    /// Translations dropped because their guest code was overwritten.
-    pub dropped: u64,
-    /// Times the whole cache was dropped.
-    pub flushes: u64,
-    /// Times host code was entered.
-    pub entries: u64,
-    /// Host code was left for: a trap or something to look at, an unlinked branch, an unknown indirect
-    /// target, an exhausted budget or a dropped block, a changed mode.
-    pub left: [u64; 5],
-    /// Exits of the first kind by cause: a trap that shuts down, the budget, overwritten code, an interrupt
-    /// or request, HLT or debugging, a mode without translations.
-    pub attention: [u64; 6],
-    /// Blocks left because SSE or x87 registers could not be used.
-    pub refused: u64,
-    /// Direct branches linked to a translation.
-    pub linked: u64,
-    /// Links undone because their target was dropped.
-    pub unlinked: u64,
-    /// Indirect targets entered into the table.
-    pub targets: u64,
-    /// Returns, if [`Options::count`] asks for it.
-    pub returns: u64,
-    /// Returns that did not go behind the call they belong to.
-    pub returns_missed: u64,
-    /// Returns without a call that is remembered.
-    pub returns_unpaired: u64,
-    /// Returns behind the call they belong to, past calls that have not returned.
-    pub returns_resumed: u64,
-    /// Interpreter functions called from host code for instructions without a lowering.
-    pub calls: u64,
-    /// Interpreter functions called from host code because an access was not fast, or another condition of
-    /// the lowering did not hold.
-    pub slow: u64,
-    /// Looks around that found nothing to do and did not leave host code.
-    pub passed: u64,
-    /// Instructions executed by the interpreter.
-    pub interpreted: u64,
-}
+pub use stats::JitStats;
 
 /// What is known of a decoded block.
 #[derive(Clone, Copy, Default)]
@@ -586,86 +534,6 @@ impl Jit {
             again: entry + lowered.again,
         });
         number
-    }
-
-    /// Remembers how the last stay in translated code ended: control now goes to block `id`, which has
-    /// translation `code`.
-    fn link(&mut self, from: Origin, id: BlockId, code: u32, cpu: &CpuState) {
-        if !self.options.link
-            || matches!(from, Origin::Edge(_)) && !self.options.has(Part::Links)
-            || matches!(from, Origin::Target) && !self.options.has(Part::Indirect)
-        {
-            return;
-        }
-        let pfn = self.core.cache().block(id).phys() >> 12;
-        match from {
-            Origin::None => {}
-            Origin::Edge(number) => self.link_edge(number, code, pfn),
-            Origin::Target => {
-                let Some(target) = self.codes.get(self.best(code) as usize) else { return };
-                self.stats.targets += 1;
-                let address = self.cache.address(target.entry) as u64;
-                let slot = &mut self.targets[targets::place(cpu.seg[seg::CS].base.wrapping_add(cpu.eip))];
-                let code_entry = (pfn + 1) | target.home.world << WORLD_SHIFT;
-                *slot = Target { eip: cpu.eip, code_entry, address };
-            }
-        }
-    }
-
-    /// Makes an edge lead to a translation, which lies in physical page `pfn`.
-    fn link_edge(&mut self, number: u32, code: u32, pfn: u32) {
-        let Some(&edge) = self.edges.get(number as usize) else { return };
-        let code = self.best(code);
-        let Some(target) = self.codes.get(code as usize) else { return };
-        let near = edge.code_entry.is_none();
-        if near && edge.pfn != pfn
-            || edge.home.world != target.home.world
-            || near && edge.home.page_base != target.home.page_base
-        {
-            return;
-        }
-        if edge.to != code {
-            let entry = if edge.again == Some(code) { target.again } else { target.entry };
-            let to = match edge.lazy.and_then(|marker| self.lazies.get(marker)) {
-                None => entry,
-                Some(lazy) if target.lazy_entry.is_some_and(|early| lazy.registers() & early == 0) => entry,
-                Some(lazy) => {
-                    let bridge = lazy::bridge(lazy, self.cache.address(entry), self.cache.next_address());
-                    // Without room the edge stays as it is.
-                    let Some(at) = bridge.and_then(|code| self.cache.append(&code)) else { return };
-                    at
-                }
-            };
-            self.stats.linked += 1;
-            self.edges[number as usize].to = code;
-            self.codes[code as usize].incoming.push(number);
-            self.cache.patch_branch(edge.branch, to);
-        }
-        // Also where it was linked already: its page was not in the view.
-        if let Some(at) = edge.code_entry {
-            self.cache.patch(at, &(pfn + 1).to_le_bytes());
-        }
-    }
-
-    /// Links the edges of a new translation to what is there, and what waits for it to it.
-    fn link_new(&mut self, first_edge: usize, code: u32, phys: u32) {
-        if !self.options.link || !self.options.has(Part::Links) {
-            return;
-        }
-        let home = self.codes[code as usize].home;
-        for edge in self.waiting.remove(&home.waiting_key(phys)).unwrap_or_default() {
-            self.link_edge(edge, code, phys >> 12);
-        }
-        for number in first_edge..self.edges.len() {
-            let edge = self.edges[number];
-            let Some(offset) = edge.target else { continue };
-            let to = edge.pfn << 12 | offset;
-            let id = self.core.cache().peek(block_key(to, home.mode));
-            match id.and_then(|id| self.slots.get(id as usize)).map(|slot| slot.code[home.kind()]) {
-                Some(there) if there != 0 => self.link_edge(number as u32, there - 1, edge.pfn),
-                _ => self.waiting.entry(home.waiting_key(to)).or_default().push(number as u32),
-            }
-        }
     }
 
     /// Runs instructions of a block in the interpreter, as many as the budget allows.
