@@ -1,6 +1,6 @@
 //! What the translator counts.
 
-/// Counters of a [`Jit`].
+/// Counters of a [`Jit`](super::Jit).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct JitStats {
     /// Blocks translated.
