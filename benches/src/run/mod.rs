@@ -193,21 +193,19 @@ fn measure(
                 if row.cell(engine).error.is_some() {
                     continue;
                 }
-                let command = workload.command(quick);
-                let mut spent = 0.0;
-                for repeat in 0..REPEATS {
-                    let outcome = session.run(contestants, guest, &command, timeout);
-                    let cell = row.cell(engine);
-                    match outcome {
-                        Ok(outcome) => spent += record(engine, cell, outcome, repeat != 0),
-                        Err(error) => cell.error = Some(format!("{error:#}")),
-                    }
-                    if let Some(error) = &cell.error {
-                        eprintln!("{} on {}: {error}", workload.name, engine.name());
-                    }
-                    if quick || cell.error.is_some() || spent >= ENOUGH {
-                        break;
-                    }
+                let cell = row.cell(engine);
+                let (mut spent, mut runs) = (0.0, 0);
+                let mut again = |outcome| {
+                    spent += record(engine, cell, outcome, runs != 0);
+                    runs += 1;
+                    !quick && cell.error.is_none() && spent < ENOUGH && runs < REPEATS
+                };
+                let result = session.run(contestants, guest, &workload.command(quick), timeout, &mut again);
+                if let Err(error) = result {
+                    cell.error = Some(format!("{error:#}"));
+                }
+                if let Some(error) = &cell.error {
+                    eprintln!("{} on {}: {error}", workload.name, engine.name());
                 }
             }
         }
@@ -228,13 +226,16 @@ fn warm_up(
         eprintln!("warming up: {}", workload.name);
         for session in &mut *sessions {
             let command = format!("/bench/whole {}", workload.name);
-            let outcome = session.run(contestants, guest, &command, timeout);
-            let error = match outcome {
-                Ok(outcome) if outcome.status == 0 => None,
-                Ok(outcome) if outcome.status == 3 => Some("the guest has no such program".to_owned()),
-                Ok(outcome) => Some(format!("exit status {}: {}", outcome.status, outcome.said.join(" "))),
-                Err(error) => Some(format!("{error:#}")),
-            };
+            let mut error = None;
+            let result = session.run(contestants, guest, &command, timeout, &mut |outcome| {
+                error = match outcome.status {
+                    0 => None,
+                    3 => Some("the guest has no such program".to_owned()),
+                    status => Some(format!("exit status {status}: {}", outcome.said.join(" "))),
+                };
+                false
+            });
+            let error = result.err().map(|error| format!("{error:#}")).or(error);
             if let Some(error) = &error {
                 eprintln!("{} on {}: {error}", workload.name, session.engine().name());
             }

@@ -54,8 +54,8 @@ impl Session {
         self.engine
     }
 
-    /// Lets the guest go on, run one command, and stop again. A guest that does not answer is started anew
-    /// before the next command.
+    /// Lets the guest go on, run a command once and again as long as `again` says so, and stop. A guest that does
+    /// not answer is started anew before the next command.
     ///
     /// # Errors
     /// The guest cannot be started; it does not end the command within `timeout`.
@@ -65,14 +65,15 @@ impl Session {
         guest: &GuestImage,
         command: &str,
         timeout: Duration,
-    ) -> Result<Outcome> {
+        again: &mut dyn FnMut(Outcome) -> bool,
+    ) -> Result<()> {
         anyhow::ensure!(self.failures < MAX_FAILURES, "it failed too often");
-        let outcome = self.try_run(contestants, guest, command, timeout);
-        if outcome.is_err() {
+        let result = self.try_run(contestants, guest, command, timeout, again);
+        if result.is_err() {
             self.console = None;
             self.failures += 1;
         }
-        outcome
+        result
     }
 
     fn try_run(
@@ -81,7 +82,8 @@ impl Session {
         guest: &GuestImage,
         command: &str,
         timeout: Duration,
-    ) -> Result<Outcome> {
+        again: &mut dyn FnMut(Outcome) -> bool,
+    ) -> Result<()> {
         let console = match &mut self.console {
             Some(console) => console,
             none => {
@@ -94,9 +96,8 @@ impl Session {
         console.go_on()?;
         console.command(":", now() + timeout).context("after it was stopped")?;
         std::thread::sleep(SETTLE);
-        let outcome = console.command(command, now() + timeout)?;
-        console.stop()?;
-        Ok(outcome)
+        while again(console.command(command, now() + timeout)?) {}
+        console.stop()
     }
 }
 
