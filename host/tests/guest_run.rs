@@ -10,6 +10,7 @@ mod signals;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -313,6 +314,24 @@ fn image_is_not_changed() {
     assert_eq!(times(), before);
     let again = command(&[], &["ls", "/root/new"]).stdin(Stdio::null()).output().unwrap();
     assert_eq!(again.status.code(), Some(1));
+}
+
+#[test]
+fn no_program_of_the_hosts_path_is_started() {
+    // The terminal's size could be had from `tput`, and is not.
+    let directory = tempfile::tempdir().unwrap();
+    let (programs, mark) = (directory.path(), directory.path().join("mark"));
+    for name in ["tput", "stty", "sh"] {
+        let program = programs.join(name);
+        std::fs::write(&program, format!("#!/bin/sh\necho {name} >>{}\n", mark.display())).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    for flags in [&[][..], &["-t"]] {
+        let mut run = command(flags, &["echo", "hi"]);
+        let output = run.env("PATH", programs).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(text(&output.stdout).trim_end(), "hi", "{}", text(&output.stderr));
+    }
+    assert!(!mark.exists(), "started: {}", std::fs::read_to_string(&mark).unwrap());
 }
 
 #[test]

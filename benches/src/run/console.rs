@@ -29,7 +29,8 @@ pub struct Line {
 /// What a command of the guest's agent did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// Host time from the end of its START line to the beginning of its END line.
+    /// Host time from the end of its START line to the beginning of its END line; `None` if this process saw both
+    /// at once, because it was late.
     pub time: Option<Duration>,
     /// From its END line.
     pub checksum: Option<String>,
@@ -180,7 +181,8 @@ impl Console {
             match (words.as_slice(), start) {
                 (["START", _], _) => start = Some(line.ended),
                 (["END", _, checksum, rest @ ..], Some(start)) => {
-                    outcome.time = Some(line.begun.saturating_duration_since(start));
+                    outcome.time =
+                        Some(line.begun.saturating_duration_since(start)).filter(|time| !time.is_zero());
                     outcome.checksum = Some((*checksum).to_owned());
                     let micros = rest.first().and_then(|text| text.parse().ok());
                     outcome.guest_time = micros.map(Duration::from_micros);
@@ -264,12 +266,15 @@ mod tests {
         if console.wait_for_line("AGENT", soon()).is_err() {
             return;
         }
-        let outcome =
-            console.command("echo START a; echo noise; echo END a 00ff 1500; exit 3", soon()).unwrap();
+        let line = "echo START a; echo noise; sleep 0.1; echo END a 00ff 1500; exit 3";
+        let outcome = console.command(line, soon()).unwrap();
         assert_eq!((outcome.status, outcome.checksum.as_deref()), (3, Some("00ff")));
         assert_eq!(outcome.guest_time, Some(Duration::from_micros(1500)));
         assert!(outcome.time.is_some());
         assert_eq!(outcome.said, ["noise"]);
+        // In one piece: nobody knows how long it took.
+        let outcome = console.command("printf 'START a\\nEND a 00ff 1500\\n'", soon()).unwrap();
+        assert_eq!((outcome.time, outcome.checksum.as_deref()), (None, Some("00ff")));
         let outcome = console.command("echo END b 1", soon()).unwrap();
         assert_eq!((outcome.time, outcome.status), (None, 0));
     }

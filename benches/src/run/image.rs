@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::programs::{Programs, hex};
+use crate::clock::progress;
 use crate::workspace::target_dir;
 
 /// File type bits of a mode, and the types.
@@ -62,7 +63,7 @@ impl GuestImage {
         if fs::read_to_string(&key_file).is_ok_and(|found| found == key) {
             return Ok(guest);
         }
-        eprintln!("preparing the guest {name}");
+        progress(&format!("preparing the guest {name}"));
         if home.exists() {
             fs::remove_dir_all(&home)?;
         }

@@ -12,6 +12,7 @@ use super::engines::{Contestants, Engine};
 use super::image::GuestImage;
 use super::results::{Row, Unit};
 use super::workloads::{Group, is_chosen};
+use crate::clock::progress;
 use crate::guest::Guest;
 use crate::peers::V86Peer;
 use crate::snapshot;
@@ -82,7 +83,7 @@ pub fn measure(
     if wants(rows, &[BOOT, IDLE, MEMORY]) {
         for round in 1..=plan.rounds {
             for &engine in &emulators {
-                eprintln!("boot {round} of {}: {}", plan.rounds, engine.name());
+                progress(&format!("boot {round} of {}: {}", plan.rounds, engine.name()));
                 match boot(plan, contestants, engine, mini) {
                     Ok(samples) => add(rows, engine, &samples),
                     Err(error) => fail(rows, engine, &[BOOT, IDLE, MEMORY], &error),
@@ -94,7 +95,7 @@ pub fn measure(
         let saved = snapshot::raw(&contestants.env86, &mini.image);
         for round in 1..=plan.rounds.max(3) {
             for &engine in &emulators {
-                eprintln!("restore {round} of {}: {}", plan.rounds.max(3), engine.name());
+                progress(&format!("restore {round} of {}: {}", plan.rounds.max(3), engine.name()));
                 let samples = match (&saved, engine) {
                     (Err(error), _) => Err(anyhow::anyhow!("{error:#}")),
                     (_, Engine::Qemu) => Err(anyhow::anyhow!("QEMU saves no machine with a mounted 9p root")),
@@ -112,7 +113,7 @@ pub fn measure(
             fail(rows, engine, &[RUN_TRUE], &anyhow::anyhow!("it has no such command"));
         }
         let outcome = snapshot::raw(&contestants.env86, &mini.image).and_then(|saved| {
-            eprintln!("run true: env86");
+            progress("run true: env86");
             (0..plan.rounds * RUNS_PER_ROUND).map(|_| run_true(&contestants.env86, &saved)).collect()
         });
         match outcome {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::console::{Console, Outcome};
 use super::engines::{Contestants, Engine};
 use super::image::GuestImage;
-use crate::clock::now;
+use crate::clock::{now, progress};
 
 /// A guest that is not there by then does not boot.
 const BOOT: Duration = Duration::from_secs(400);
@@ -35,11 +35,11 @@ impl Session {
         }
         let mut sessions = Vec::new();
         for (engine, mut console) in consoles {
-            eprintln!("waiting for {}", engine.name());
+            progress(&format!("waiting for {}", engine.name()));
             let console = match ready(engine, &mut console, guest, now() + BOOT) {
                 Ok(()) => Some(console),
                 Err(error) => {
-                    eprintln!("{}: {error:#}", engine.name());
+                    progress(&format!("{}: {error:#}", engine.name()));
                     None
                 }
             };
@@ -87,7 +87,7 @@ impl Session {
         let console = match &mut self.console {
             Some(console) => console,
             none => {
-                eprintln!("starting {} again", self.engine.name());
+                progress(&format!("starting {} again", self.engine.name()));
                 let mut console = Console::start(contestants.start(self.engine, guest)?)?;
                 ready(self.engine, &mut console, guest, now() + BOOT)?;
                 none.insert(console)

@@ -95,7 +95,7 @@ impl ProcessArgs {
     pub(super) fn command(&self, line: &[OsString], ends: Ends) -> anyhow::Result<Command> {
         let texts = line.iter().map(|text| utf8(text)).collect::<anyhow::Result<Vec<_>>>()?;
         let mut texts = texts.into_iter();
-        let (rows, columns) = window().filter(|_| ends.terminal).unwrap_or_default();
+        let (rows, columns) = ends.terminal.then(window).flatten().unwrap_or_default();
         let term = std::env::var("TERM").ok().filter(|term| ends.terminal && !term.is_empty());
         let options = RunOptions {
             extra_env: self.environment()?,
@@ -131,7 +131,16 @@ fn utf8(text: &OsStr) -> anyhow::Result<String> {
     text.map(str::to_owned).ok_or_else(|| anyhow::anyhow!("The command is not valid UTF-8"))
 }
 
-/// Rows and columns of the terminal.
+/// Rows and columns of the terminal, if one of the standard streams is one.
 pub(super) fn window() -> Option<(u16, u16)> {
+    // crossterm would start `tput`, whatever that is on this path, where there is no terminal.
+    #[cfg(unix)]
+    {
+        use rustix::stdio::{stderr, stdin, stdout};
+        let size = |stream| rustix::termios::tcgetwinsize(stream).ok();
+        let size = size(stdin()).or_else(|| size(stdout())).or_else(|| size(stderr()))?;
+        Some((size.ws_row, size.ws_col))
+    }
+    #[cfg(not(unix))]
     crossterm::terminal::size().ok().map(|(columns, rows)| (rows, columns))
 }
