@@ -10,6 +10,7 @@
 //! | `session.rs` | one booted guest per engine; one at a time runs |
 //! | `machine.rs` | boot, restore, idle, memory |
 //! | `network.rs` | `benches network`: transfers over the network cards |
+//! | `probe.rs` | whether others used the host's processor |
 //! | `results.rs` | medians, ratios, the table |
 //! | `html.rs` | the page |
 
@@ -19,6 +20,7 @@ mod html;
 mod image;
 mod machine;
 pub mod network;
+mod probe;
 mod programs;
 mod results;
 mod session;
@@ -36,6 +38,7 @@ use crate::report::{Header, write_json};
 use crate::workspace;
 use engines::{Contestants, Engine};
 use image::GuestImage;
+use probe::Probe;
 use results::{Results, Row, Unit};
 use session::Session;
 use workloads::{Group, Workload};
@@ -72,6 +75,9 @@ pub struct Options {
 const ENOUGH: [f64; 2] = [0.2, 0.02];
 /// But not more often than this.
 const REPEATS: u32 = 4;
+/// A run that was disturbed is repeated until one is not, but at most so often, and not past so many seconds.
+const DISTURBED_REPEATS: u32 = 10;
+const DISTURBED_ENOUGH: f64 = 1.0;
 
 /// Runs the comparison.
 ///
@@ -116,7 +122,9 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut rows = Vec::new();
     if !chosen.is_empty() {
-        rows = measure(&contestants, &guest, &chosen, rounds, options.quick)?;
+        let disturbed;
+        (rows, disturbed) = measure(&contestants, &guest, &chosen, rounds, options.quick)?;
+        header.note(disturbed);
     }
     machine::measure(&plan, &contestants, &mini, &mut machine_rows)?;
     rows.extend(machine_rows);
@@ -169,14 +177,15 @@ fn provide(wanted: &[Engine], options: &Options) -> Result<()> {
 }
 
 /// Runs the workloads in all guests. In each round, every workload runs on every engine in turn, beginning with
-/// another engine each round, so that a change of the host's speed meets all of them.
+/// another engine each round, so that a change of the host's speed meets all of them. The rows, and how often others
+/// used the processor.
 fn measure(
     contestants: &Contestants,
     guest: &GuestImage,
     chosen: &[Workload],
     rounds: u32,
     quick: bool,
-) -> Result<Vec<Row>> {
+) -> Result<(Vec<Row>, String)> {
     let timeout = Duration::from_secs(if quick { 300 } else { 600 });
     let mut sessions = Session::start_all(contestants, guest)?;
     let mut rows: Vec<Row> = chosen
@@ -184,6 +193,8 @@ fn measure(
         .map(|w| Row::new(w.name, w.group, Unit::Seconds, &w.size[usize::from(quick)].to_string()))
         .collect();
     warm_up(contestants, guest, chosen, &mut sessions, &mut rows, timeout);
+    let mut probe = Probe::new();
+    let (mut turns, mut disturbed_turns) = (0, 0);
     for round in 1..=rounds {
         for (workload, row) in chosen.iter().zip(&mut rows) {
             if quick && round > 1 && workload.group == Group::Programs {
@@ -198,13 +209,21 @@ fn measure(
                     continue;
                 }
                 let cell = row.cell(engine);
-                let (mut spent, mut runs) = (0.0, 0);
+                let (mut spent, mut runs, mut calm) = (0.0, 0, false);
+                let mut disturbed_before = probe.is_disturbed();
                 let mut again = |outcome| {
                     spent += record(engine, cell, outcome, spent > 0.0);
                     runs += 1;
-                    cell.error.is_none() && spent < ENOUGH[usize::from(quick)] && runs < REPEATS
+                    let disturbed = probe.is_disturbed();
+                    calm |= !disturbed && !disturbed_before;
+                    disturbed_before = disturbed;
+                    let few = spent < ENOUGH[usize::from(quick)] && runs < REPEATS;
+                    let wait = !quick && !calm && spent < DISTURBED_ENOUGH && runs < DISTURBED_REPEATS;
+                    cell.error.is_none() && (few || wait)
                 };
                 let result = session.run(contestants, guest, &workload.command(quick), timeout, &mut again);
+                turns += 1;
+                disturbed_turns += u32::from(!calm);
                 if let Err(error) = result {
                     cell.error = Some(format!("{error:#}"));
                 } else if spent == 0.0 && cell.error.is_none() {
@@ -216,7 +235,7 @@ fn measure(
             }
         }
     }
-    Ok(rows)
+    Ok((rows, format!("Others used the processor in {disturbed_turns} of {turns} turns")))
 }
 
 /// Whole programs are read from the disk once before they are measured, or found missing.

@@ -144,7 +144,7 @@ pub const ALL: &[Workload] = &[
     whole("gzip", 2048, 256),
     whole("bzip2", 512, 64),
     whole("awk", 1024, 128),
-    whole("gcc", 4, 1),
+    whole("gcc", 2, 1),
     whole("python3", 60, 5),
     whole("openssl", 4096, 512),
     whole("shell", 60, 10),
