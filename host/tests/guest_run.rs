@@ -374,6 +374,19 @@ fn directory_of_the_host_is_the_guests_too() {
 }
 
 #[test]
+fn lines_that_several_programs_append_are_all_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = "cd /mnt; for w in 1 2 3; do (n=0; while [ $n -lt 100 ]; do echo $w $n >>log; n=$((n+1)); done) & \
+                  done; wait; sort -u log | wc -l";
+    for kind in ["", ":overlay"] {
+        let mount = format!("{}:/mnt{kind}", directory.path().display());
+        let run = command(&["-m", &mount], &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(text(&run.stdout), "300\n", "{kind} {}", text(&run.stderr));
+        let _ = std::fs::remove_file(directory.path().join("log"));
+    }
+}
+
+#[test]
 fn tree_of_files_goes_into_a_mounted_directory_and_out_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let mount = format!("{}:/mnt", directory.path().display());

@@ -41,7 +41,7 @@ pub fn directory(course: &Course<'_>) -> Result<String> {
         File::create(many.join(format!("entry-{number}")))?;
     }
     let text = course.script(
-        "up() { read u x </proc/uptime; echo $u; }; a=$(up); n=$(ls -f /mnt/many | grep -c entry); b=$(up); \
+        "up() { read u x </proc/uptime; echo $u; }; a=$(up); n=$(find /mnt/many | grep -c entry-); b=$(up); \
          rm -r /mnt/many; echo $n $a $b $b $(up)",
     )?;
     let words: Vec<&str> = text.split_whitespace().collect();
