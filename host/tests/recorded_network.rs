@@ -165,18 +165,79 @@ fn comparable(frame: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// What a DHCP reply offers: address, then options by number, without those that one of them leaves out.
+fn offered(frame: &[u8]) -> (Vec<u8>, Vec<(u8, Vec<u8>)>) {
+    const DHCP: usize = PAYLOAD + 8;
+    const BROADCAST: u8 = 28;
+    const SEARCH: u8 = 119;
+    let mut options = Vec::new();
+    let mut rest = &frame[DHCP + 240..];
+    while rest[0] != 255 {
+        let (option, after) = rest[2..].split_at(usize::from(rest[1]));
+        if !matches!(rest[0], BROADCAST | SEARCH) {
+            options.push((rest[0], option.to_vec()));
+        }
+        rest = after;
+    }
+    (frame[DHCP + 16..DHCP + 20].to_vec(), options)
+}
+
+/// Answers that are other ones on purpose: begin of the title, and whether this is what they are to be.
+type Other = (&'static str, fn(&[Vec<u8>], &[Vec<u8>]) -> bool);
+
+/// One answer, from this sender, that is such an ICMP message.
+fn is_icmp(answers: &[Vec<u8>], from: [u8; 4], message: [u8; 2]) -> bool {
+    let [frame] = answers else { return false };
+    is_ip(frame, 1) && frame[IP + 12..IP + 16] == from && frame[PAYLOAD..PAYLOAD + 2] == message
+}
+
+/// Its address.
+const GATEWAY: [u8; 4] = [192, 168, 127, 1];
+
+const OTHERS: &[Other] = &[
+    // The address is the one that is asked for, if it is free.
+    ("DHCP request for another address", |ours, recorded| {
+        let (mut address, options) = offered(&recorded[0]);
+        address[3] = 77;
+        ours.len() == 1 && offered(&ours[0]) == (address, options)
+    }),
+    ("DHCP", |ours, recorded| ours.len() == 1 && offered(&ours[0]) == offered(&recorded[0])),
+    // The host is .254 and not .253.
+    ("ARP for the virtual host address", |ours, _| ours.is_empty()),
+    ("ARP for any other address", |ours, _| ours.len() == 1 && ours[0][28..32] == [192, 168, 127, 254]),
+    // No answers are made up: where nothing may be reached, that is said.
+    ("ICMP echo to an address that does not exist", |ours, _| is_icmp(ours, GATEWAY, [3, 13])),
+    ("ICMP echo with TTL 1", |ours, _| is_icmp(ours, GATEWAY, [11, 0])),
+    ("UDP to link-local", |ours, _| is_icmp(ours, [169, 254, 169, 254], [3, 3])),
+    // What the server says is passed on: there is no such name.
+    ("DNS AAAA", |ours, recorded| ours.len() == 1 && ours[0][PAYLOAD + 10..] == unknown(&recorded[0])),
+    // There is a router.
+    ("IPv6 router solicitation", |ours, _| {
+        ours.len() == 1 && ours[0][ETHERTYPE..ETHERTYPE + 2] == [0x86, 0xdd]
+    }),
+];
+
+/// The same answer of a name server, with "no such name" for its code.
+fn unknown(frame: &[u8]) -> Vec<u8> {
+    let mut answer = frame[PAYLOAD + 8..].to_vec();
+    answer[3] |= 3;
+    answer.split_off(2)
+}
+
 #[test]
 fn recorded_questions_get_the_recorded_answers_or_better_ones() {
     let mut rig = Rig::new();
+    let mut same = 0;
     for exchange in exchanges() {
         let answers: Vec<_> = rig.answers(&exchange).iter().map(|frame| comparable(frame)).collect();
         let recorded: Vec<_> = exchange.answered.iter().map(|frame| comparable(frame)).collect();
-        println!("{}: {}", exchange.title, answers == recorded);
-        for frame in &answers {
-            println!("  ours {frame:02x?}");
+        if answers == recorded {
+            same += 1;
+            continue;
         }
-        for frame in &recorded {
-            println!("  rec. {frame:02x?}");
-        }
+        let other = OTHERS.iter().find(|(title, _)| exchange.title.starts_with(title));
+        let expected = other.is_some_and(|(_, expected)| expected(&answers, &recorded));
+        assert!(expected, "{}: {answers:02x?} instead of {recorded:02x?}", exchange.title);
     }
+    assert_eq!(same, 8);
 }
