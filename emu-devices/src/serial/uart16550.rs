@@ -325,8 +325,7 @@ impl Uart16550 {
     }
 
     fn tell_setup(&mut self) {
-        let (ier, mcr, divisor) = self.setup();
-        self.sink.setup(ier, mcr, divisor);
+        self.sink.setup(self.ier, self.mcr, self.divisor);
     }
 
     /// Moves input to the FIFO, drives the line, sets the deadline.
@@ -560,9 +559,7 @@ mod tests {
         let faster = [(LCR, 0x93), (DATA, 1), (IER, 0), (LCR, 0x13)];
         opening.into_iter().chain(faster).for_each(|(register, value)| b.write(register, value));
         let told: Vec<_> = b.setups.try_iter().collect();
-        // First that it was powered up.
         assert_eq!(told, [(0, 0, 0), (5, 0, 0), (5, 0x0B, 0), (5, 0x0B, 12), (5, 0x0B, 1)]);
-        // Sending is no change, nor are registers that are written as they are.
         [(DATA, b'x'), (IER, 5), (SCR, 9)].into_iter().for_each(|(register, value)| b.write(register, value));
         assert_eq!(b.setups.try_iter().count(), 0);
         b.write(IER, 0);
