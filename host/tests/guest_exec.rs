@@ -284,6 +284,24 @@ fn machine_that_was_booted_has_a_name_too() {
     assert_eq!(place.left(), Vec::<PathBuf>::new());
 }
 
+#[test]
+fn command_whose_service_dies_or_whose_guest_restarts_ends() {
+    let place = Place::new();
+    let mut child = boot(&place, "vm", &image());
+    let dies = |script: &str| {
+        let run = place.exec("vm", &["--timeout", "200"], script);
+        assert_eq!(run.status.code(), Some(125), "{script}: {}", text(&run.stderr));
+        assert!(text(&run.stderr).contains("the guest service is gone"), "{}", text(&run.stderr));
+    };
+    dies("kill -9 $(pidof guest86); sleep 1000");
+    child.stdin.as_mut().unwrap().write_all(b"setsid /bin/guest86 /dev/ttyS1 &\n").unwrap();
+    assert_eq!(place.says("vm", "echo again"), "again\n", "another service is used");
+    dies("reboot -f; sleep 1000");
+    assert_eq!(place.says("vm", "echo again"), "again\n", "the guest boots another one");
+    assert_eq!(place.run(&["stop", "vm"]).status.code(), Some(0));
+    child.wait().unwrap();
+}
+
 /// Boots a machine with a name, and waits until it has it.
 fn boot(place: &Place, name: &str, image: &Path) -> Child {
     let mut boot = place.env86(&["boot", "--name", name, "--timeout", "300", image.to_str().unwrap()]);

@@ -286,6 +286,15 @@ fn guest_that_switches_itself_off_is_told_about() {
 }
 
 #[test]
+fn service_that_dies_and_guest_that_restarts_end_the_run() {
+    for script in ["kill -9 $(pidof guest86); sleep 1000", "reboot -f; sleep 1000"] {
+        let run = command(&[], &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(run.status.code(), Some(125), "{script}: {}", text(&run.stderr));
+        assert!(text(&run.stderr).contains("the guest service is gone"), "{}", text(&run.stderr));
+    }
+}
+
+#[test]
 fn summary_and_exit_code_file_have_the_status() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("status");
@@ -362,6 +371,19 @@ fn directory_of_the_host_is_the_guests_too() {
     let refused = command(&["-v", &format!("{mount}:ro")], &["touch", "/mnt/a b/more"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("Read-only file system"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn lines_that_several_programs_append_are_all_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = "cd /mnt; for w in 1 2 3; do (n=0; while [ $n -lt 100 ]; do echo $w $n >>log; n=$((n+1)); done) & \
+                  done; wait; sort -u log | wc -l";
+    for kind in ["", ":overlay"] {
+        let mount = format!("{}:/mnt{kind}", directory.path().display());
+        let run = command(&["-m", &mount], &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(text(&run.stdout), "300\n", "{kind} {}", text(&run.stderr));
+        let _ = std::fs::remove_file(directory.path().join("log"));
+    }
 }
 
 #[test]
@@ -473,6 +495,107 @@ fn mounts_through_the_service_are_the_same_directories() {
     assert!(text(&run.stdout).ends_with(&text(&sum.stdout)), "{} {}", text(&run.stdout), text(&sum.stdout));
 }
 
+/// A program that maps a file; see `guests/mapper.s`.
+fn mapper() -> Vec<u8> {
+    let hex: Vec<u8> = include_str!("guests/mapper.hex").bytes().filter(u8::is_ascii_hexdigit).collect();
+    let digit = |c: u8| char::from(c).to_digit(16).unwrap() as u8;
+    hex.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+}
+
+#[test]
+fn mapped_files_are_read_and_written_through_a_mount() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("mapper");
+    std::fs::write(&program, mapper()).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mount = format!("{}:/mnt", directory.path().display());
+    let mut content = b"host line\n".to_vec();
+    content.resize(9000, b'.');
+    // The program comes from the mount too. What it maps is what the guest, and the host, see afterwards.
+    let file = directory.path().join("file");
+    std::fs::write(&file, &content).unwrap();
+    let script = "cd /mnt && ./mapper file && echo added >>file && ./mapper file && sync && tail -c 6 file";
+    let run = command(&["-m", &mount], &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    let printed = "host line\nhost line\nadded\n";
+    assert_eq!((text(&run.stdout), run.status.code()), (printed.into(), Some(0)), "{}", text(&run.stderr));
+    let mut expected = content.clone();
+    expected[4096..4104].copy_from_slice(b"mapped\n\0");
+    expected.extend(b"added\n");
+    assert!(std::fs::read(&file).unwrap() == expected);
+    // Without a word about it, the pages reach the host before the run is over.
+    std::fs::write(&file, &content).unwrap();
+    let run = command(&["-m", &mount], &["/mnt/mapper", "/mnt/file"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&run.stdout), "host line\n", "{}", text(&run.stderr));
+    assert!(std::fs::read(&file).unwrap() == expected[..9000]);
+    let overlay = format!("{}:/mnt:overlay", directory.path().display());
+    std::fs::write(directory.path().join("file"), &content).unwrap();
+    let script = "cd /mnt && ./mapper file && tail -c +4097 file | head -n 1";
+    let run = command(&["-m", &overlay], &["sh", "-c", script]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(text(&run.stdout), "host line\nmapped\n", "{}", text(&run.stderr));
+    assert!(std::fs::read(directory.path().join("file")).unwrap() == content, "the host's file stays");
+}
+
+#[test]
+fn service_stays_small_whatever_goes_through_it() {
+    let input = vec![7; 3 << 20];
+    // Commands beside the one whose streams are busy.
+    let script = "for n in 1 2 3 4 5 6; do sleep 1 & done; cat; wait; \
+                  grep -E 'VmHWM|VmRSS' /proc/$(pidof guest86)/status >&2";
+    let run = with_pipe(&["-i"], &["sh", "-c", script], &input);
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    assert!(run.stdout == input, "{} bytes", run.stdout.len());
+    let errors = text(&run.stderr);
+    let sizes: Vec<u32> = errors.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(sizes.len(), 2, "{errors}");
+    assert!(sizes.iter().all(|kilobytes| (100..4096).contains(kilobytes)), "{errors}");
+}
+
+/// An image that boots, whose first program is changed.
+fn with_init(change: impl FnOnce(String) -> String) -> tempfile::TempDir {
+    let mini = image().with_file_name("mini");
+    let copy = tempfile::tempdir().unwrap();
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(mini.join("fs.json")).unwrap()).unwrap();
+    let find = |value: &serde_json::Value, name: &str| {
+        value.as_array().unwrap().iter().position(|row| row[0] == name).unwrap()
+    };
+    let sbin = find(&index["fsroot"], "sbin");
+    let init = find(&index["fsroot"][sbin][6], "init");
+    let row = &mut index["fsroot"][sbin][6][init];
+    let text = change(std::fs::read_to_string(mini.join("fs").join(row[6].as_str().unwrap())).unwrap());
+    row[1] = text.len().into();
+    row[6] = "init.bin".into();
+    std::fs::write(copy.path().join("fs.json"), index.to_string()).unwrap();
+    std::fs::copy(mini.join("image.json"), copy.path().join("image.json")).unwrap();
+    std::fs::create_dir(copy.path().join("fs")).unwrap();
+    for entry in std::fs::read_dir(mini.join("fs")).unwrap() {
+        let entry = entry.unwrap();
+        std::os::unix::fs::symlink(entry.path(), copy.path().join("fs").join(entry.file_name())).unwrap();
+    }
+    std::fs::write(copy.path().join("fs/init.bin"), text).unwrap();
+    copy
+}
+
+#[test]
+fn guest_that_does_not_find_the_device_gets_its_mounts_from_the_service() {
+    // As in a kernel without the driver.
+    let line = "busybox mount -t sysfs sysfs /sys\n";
+    let hide = "busybox mount -t tmpfs tmpfs /sys/bus/virtio\n";
+    let image = with_init(|text| {
+        assert!(text.contains(line));
+        text.replace(line, &[line, hide].concat())
+    });
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("from-host"), "host\n").unwrap();
+    let mount = format!("{}:/mnt", directory.path().display());
+    let script = "cat /mnt/from-host; echo guest >/mnt/from-guest; grep ' /mnt ' /proc/mounts";
+    let run = run_in(image.path(), &["-m", &mount], &["sh", "-c", script]);
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    assert!(text(&run.stdout).starts_with("host\n"), "{}", text(&run.stdout));
+    assert!(text(&run.stdout).contains("trans=fd"), "{}", text(&run.stdout));
+    assert_eq!(std::fs::read_to_string(directory.path().join("from-guest")).unwrap(), "guest\n");
+}
+
 /// The image that boots, without the guest service. What is in it otherwise stays where it is.
 fn without_service() -> tempfile::TempDir {
     let mini = image().with_file_name("mini");
@@ -517,6 +640,8 @@ fn guest_without_service_runs_commands_at_its_console() {
     let run = run_in(image.path(), &["-i"], &["cat"]);
     assert_eq!(run.status.code(), Some(125), "{}", text(&run.stderr));
     assert!(text(&run.stderr).contains("No guest service") && text(&run.stderr).contains("--install-guest"));
+    let run = run_in(image.path(), &[], &["sh", "-c", "reboot -f; sleep 1000"]);
+    assert_eq!(run.status.code(), Some(125), "{}", text(&run.stderr));
     let run = run_in(image.path(), &["--boot-timeout", "0.1"], &["true"]);
     assert_eq!(run.status.code(), Some(125), "{}", text(&run.stderr));
     assert!(text(&run.stderr).contains("No guest service"), "{}", text(&run.stderr));

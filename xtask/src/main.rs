@@ -1,5 +1,5 @@
 //! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `bare`,
-//! `silicon`, `blocks`, `suite`, `fuzz`, `net-bars`, `net-soak`, `net-relay`, `bench-guard`, `rules`, `ci`.
+//! `silicon`, `blocks`, `suite`, `fuzz`, `run-bars`, `net-bars`, `net-soak`, `net-relay`, `bench-guard`, `rules`, `ci`.
 
 mod bare;
 mod bench_guard;
@@ -19,6 +19,7 @@ mod peers;
 mod round_trip;
 mod rules;
 mod run;
+mod run_bars;
 mod silicon;
 mod snapshots;
 mod suite;
@@ -56,6 +57,8 @@ enum Task {
     Peers,
     /// Restore snapshots of old versions of v86, and kill env86 while it saves (slow)
     Snapshots(snapshots::Options),
+    /// Everything `env86 run` has to do in the mini guest, at full size (slow)
+    RunBars(run_bars::Options),
     /// Everything the network has to do in the Debian guest, at full size (slow)
     NetBars(net::bars::Options),
     /// Let connections come and go for a long time and watch the process
@@ -101,6 +104,7 @@ fn main() -> ExitCode {
         Task::Guest86 => guest86::report(),
         Task::Peers => peers::list(),
         Task::Snapshots(options) => snapshots::run(&options),
+        Task::RunBars(options) => run_bars::run(&options),
         Task::NetBars(options) => net::bars::run(&options),
         Task::NetSoak(options) => net::soak::run(&options),
         Task::NetRelay => net::relay::run(),

@@ -377,24 +377,15 @@ impl<E: CpuEngine> Machine<E> {
         let queued = com1.len();
         let mut unread = 0;
         let mut listening = false;
-        let mut com2 = None;
         for (n, id) in self.wiring.uarts.into_iter().enumerate() {
             if let Some(uart) = id.and_then(|id| self.board.device_mut::<Uart16550>(id)) {
                 listening |= n == 0 && uart.is_listening();
                 unread += if n == 0 { uart.pending_input() } else { 0 };
-                if n == 1 {
-                    com2 = Some(uart.setup());
-                }
                 uart.flush_output();
             }
         }
-        let status = MachineStatus {
-            idle,
-            listening,
-            serial_backlog: queued + unread,
-            retired: self.cpu.retired,
-            com2,
-        };
+        let status =
+            MachineStatus { idle, listening, serial_backlog: queued + unread, retired: self.cpu.retired };
         self.mailbox.publish(status);
     }
 

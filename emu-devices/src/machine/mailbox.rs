@@ -1,7 +1,7 @@
 //! How other threads talk to a running machine: a bounded queue, and what the machine tells back.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,23 +59,8 @@ pub struct Mailbox {
     network: AtomicBool,
     idle: AtomicBool,
     listening: AtomicBool,
-    /// COM2's registers: interrupt enable, modem control, divisor from bit 16, and bit 15 when published.
-    com2: AtomicU32,
     backlog: AtomicUsize,
     retired: AtomicU64,
-}
-
-/// The modem control register has no bit 7: there is room for a mark that something is known.
-const COM2_KNOWN: u32 = 1 << 15;
-
-fn pack(com2: Option<(u8, u8, u16)>) -> u32 {
-    com2.map_or(0, |(ier, mcr, divisor)| {
-        u32::from(ier) | u32::from(mcr & 0x7F) << 8 | COM2_KNOWN | u32::from(divisor) << 16
-    })
-}
-
-fn unpack(com2: u32) -> Option<(u8, u8, u16)> {
-    (com2 & COM2_KNOWN != 0).then_some((com2 as u8, (com2 >> 8) as u8 & 0x7F, (com2 >> 16) as u16))
 }
 
 /// What the machine last said about itself.
@@ -89,9 +74,6 @@ pub struct MachineStatus {
     pub serial_backlog: usize,
     /// Instructions completed.
     pub retired: u64,
-    /// COM2's interrupt enable and modem control registers and its divisor latch; `None` before the
-    /// machine has run, or without the port.
-    pub com2: Option<(u8, u8, u16)>,
 }
 
 impl Mailbox {
@@ -151,7 +133,6 @@ impl Mailbox {
             listening: self.listening.load(Ordering::Acquire),
             serial_backlog: self.backlog.load(Ordering::Acquire) + queued,
             retired: self.retired.load(Ordering::Acquire),
-            com2: unpack(self.com2.load(Ordering::Acquire)),
         }
     }
 
@@ -207,7 +188,6 @@ impl Mailbox {
         self.backlog.store(status.serial_backlog, Ordering::Release);
         self.retired.store(status.retired, Ordering::Release);
         self.listening.store(status.listening, Ordering::Release);
-        self.com2.store(pack(status.com2), Ordering::Release);
         self.idle.store(status.idle, Ordering::Release);
     }
 

@@ -40,6 +40,8 @@ pub struct Fid {
     pub link: Option<Link>,
     /// Opened or not.
     pub io: Io,
+    /// Opened for appending: what is written goes to the file's end.
+    pub append: bool,
 }
 
 /// All fids of a session. References and handles are the caller's business.
@@ -60,6 +62,13 @@ impl FidTable {
     pub fn set_io(&mut self, fid: u32, io: Io) {
         if let Some(fid) = self.fids.get_mut(&fid) {
             fid.io = io;
+        }
+    }
+
+    /// Says that what is written to a fid goes to the file's end.
+    pub fn set_append(&mut self, fid: u32) {
+        if let Some(fid) = self.fids.get_mut(&fid) {
+            fid.append = true;
         }
     }
 
@@ -150,6 +159,7 @@ mod tests {
             uid: 0,
             link: link.map(|(dir, name)| Link { dir: NodeId(dir), name: name.into() }),
             io: Io::Closed,
+            append: false,
         }
     }
 

@@ -183,6 +183,9 @@ pub struct OpenFlags {
     pub truncate: bool,
     /// Fail with ENOTDIR if it is not a directory (O_DIRECTORY).
     pub directory: bool,
+    /// Write at the file's end, wherever that is then (O_APPEND). The server sees to it among its clients; others
+    /// may change the file too.
+    pub append: bool,
 }
 
 /// Owner of an object to be made.

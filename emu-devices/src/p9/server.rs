@@ -301,7 +301,7 @@ impl Server {
 
     /// Makes a fid of a place, taking over its references.
     fn bind(&mut self, number: u32, place: Place, uid: u32, io: Io) {
-        let fid = Fid { node: place.node, qid: place.qid, uid, link: place.link, io };
+        let fid = Fid { node: place.node, qid: place.qid, uid, link: place.link, io, append: false };
         if let Some(old) = self.fids.insert(number, fid) {
             self.drop_fid(number, old);
         }

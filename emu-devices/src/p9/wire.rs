@@ -64,6 +64,8 @@ pub mod open_flags {
     pub const WRONLY: u32 = 1;
     pub const RDWR: u32 = 2;
     pub const TRUNC: u32 = 0o1000;
+    /// What is written goes to the end.
+    pub const APPEND: u32 = 0o2000;
     pub const DIRECTORY: u32 = 0o200000;
 }
 

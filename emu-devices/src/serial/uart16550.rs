@@ -149,9 +149,8 @@ impl Uart16550 {
         self.ier & IER_RECEIVE != 0
     }
 
-    /// Interrupt enable register, modem control register and divisor latch: what a program that opens the
-    /// port sets up.
-    pub fn setup(&self) -> (u8, u8, u16) {
+    /// Interrupt enable register, modem control register and divisor latch.
+    fn setup(&self) -> (u8, u8, u16) {
         (self.ier, self.mcr, self.divisor)
     }
 
@@ -294,6 +293,7 @@ impl Uart16550 {
     }
 
     fn write_register(&mut self, register: u16, value: u8, now: VmTime) {
+        let before = self.setup();
         match register {
             DATA if self.lcr & LCR_DLAB != 0 => self.divisor = self.divisor & 0xFF00 | u16::from(value),
             DATA => self.transmit(value, now),
@@ -318,6 +318,14 @@ impl Uart16550 {
             // LSR and MSR are read-only.
             _ => {}
         }
+        // A divisor is complete when its latch is closed.
+        if self.lcr & LCR_DLAB == 0 && (register == LCR || self.setup() != before) {
+            self.tell_setup();
+        }
+    }
+
+    fn tell_setup(&mut self) {
+        self.sink.setup(self.ier, self.mcr, self.divisor);
     }
 
     /// Moves input to the FIFO, drives the line, sets the deadline.
@@ -412,6 +420,7 @@ impl Device for Uart16550 {
             input: std::mem::take(&mut self.input),
             ..fresh
         };
+        self.tell_setup();
         self.update(ctx);
     }
 
@@ -423,6 +432,7 @@ impl Device for Uart16550 {
         let mut saved = SavedUart::capture(self);
         saved.read(state)?;
         saved.apply(self, ctx.now);
+        self.tell_setup();
         self.update(ctx);
         Ok(())
     }
@@ -441,10 +451,16 @@ mod tests {
     const IRQ4: IrqLine = IrqLine::wired_to(4);
     const COM1: u16 = 0x3F8;
 
-    struct Channel(mpsc::Sender<u8>);
+    type Setup = (u8, u8, u16);
+
+    struct Channel(mpsc::Sender<u8>, mpsc::Sender<Setup>);
     impl SerialSink for Channel {
         fn write(&mut self, byte: u8) {
             let _ = self.0.send(byte);
+        }
+
+        fn setup(&mut self, ier: u8, mcr: u8, divisor: u16) {
+            let _ = self.1.send((ier, mcr, divisor));
         }
     }
 
@@ -452,15 +468,16 @@ mod tests {
         board: TestBoard,
         uart: Uart16550,
         sent: mpsc::Receiver<u8>,
+        setups: mpsc::Receiver<Setup>,
     }
 
     impl Bench {
         fn new() -> Self {
-            let (tx, sent) = mpsc::channel();
+            let ((tx, sent), (told, setups)) = (mpsc::channel(), mpsc::channel());
             let mut board = TestBoard::new();
-            let mut uart = Uart16550::new(IRQ4, Box::new(Channel(tx)));
+            let mut uart = Uart16550::new(IRQ4, Box::new(Channel(tx, told)));
             board.power_up(&mut uart, 1);
-            Self { board, uart, sent }
+            Self { board, uart, sent, setups }
         }
 
         fn read(&mut self, register: u16) -> u8 {
@@ -532,6 +549,36 @@ mod tests {
         b.write(LCR, 0x03);
         assert_eq!(b.read(IER), 0);
         assert!(b.sent().is_empty());
+    }
+
+    #[test]
+    fn uart_tells_how_the_driver_sets_it_up_and_that_it_was_reset() {
+        let mut b = Bench::new();
+        // Linux opens the port at 9600 baud, and then the program sets the speed.
+        let opening = [(IER, 5), (MCR, 0x0B), (LCR, 0x93), (DATA, 12), (IER, 0), (LCR, 0x13)];
+        let faster = [(LCR, 0x93), (DATA, 1), (IER, 0), (LCR, 0x13)];
+        opening.into_iter().chain(faster).for_each(|(register, value)| b.write(register, value));
+        let told: Vec<_> = b.setups.try_iter().collect();
+        assert_eq!(told, [(0, 0, 0), (5, 0, 0), (5, 0x0B, 0), (5, 0x0B, 12), (5, 0x0B, 1)]);
+        [(DATA, b'x'), (IER, 5), (SCR, 9)].into_iter().for_each(|(register, value)| b.write(register, value));
+        assert_eq!(b.setups.try_iter().count(), 0);
+        b.write(IER, 0);
+        b.write(MCR, 0);
+        assert_eq!(b.setups.try_iter().collect::<Vec<_>>(), [(0, 0x0B, 1), (0, 0, 1)]);
+        b.uart.reset(&mut b.board.ctx(), ResetKind::Warm);
+        assert_eq!(b.setups.try_iter().collect::<Vec<_>>(), [(0, 0, 0)]);
+    }
+
+    #[test]
+    fn uart_tells_how_a_snapshot_has_it_set_up() {
+        let mut b = Bench::new();
+        [(LCR, 0x93), (DATA, 1), (LCR, 0x13), (IER, 5), (MCR, 0x0B)]
+            .into_iter()
+            .for_each(|(register, value)| b.write(register, value));
+        let state = b.uart.save(&mut b.board.ctx());
+        let mut b = Bench::new();
+        b.uart.restore(&mut b.board.ctx(), state).unwrap();
+        assert_eq!(b.setups.try_iter().last(), Some((5, 0x0B, 1)));
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::fs::cache::Warn;
 use crate::image::Image;
 use crate::paths;
 use crate::progress::Progress;
+use crate::rpc::RpcError;
 use crate::run::tail::Tail;
 use crate::run::{Console, End, Ended, Event, Job, Ready, Run, Streams, install};
 use crate::shares::{self, Spec};
@@ -360,7 +361,10 @@ fn tell(ended: &Ended, image: &Path, restored: bool, console: &Tail, reporter: R
         End::Panicked => ("Internal error: the machine's thread panicked".to_owned(), None),
     };
     reporter.failure(&message, hint);
-    if matches!(ended.end, End::NoService | End::Guest(_)) && !reporter.quiet && !reporter.json {
+    if matches!(ended.end, End::NoService | End::Guest(_) | End::Failed(RpcError::Gone))
+        && !reporter.quiet
+        && !reporter.json
+    {
         for line in console.lines() {
             reporter.text(&format!("console: {}", printable(&line)));
         }

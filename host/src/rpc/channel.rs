@@ -29,17 +29,23 @@ pub enum Port {
 }
 
 impl Port {
-    /// What the UART's registers say: interrupt enable, modem control, divisor latch.
+    /// What the UART's registers say: interrupt enable, modem control, divisor latch. `None`: something in
+    /// between, which is no reason to think otherwise than before.
     ///
     /// Linux enables the receiver's interrupt and raises DTR, RTS and OUT2 when a port is opened. It then
     /// still has a terminal's cooked mode, which echoes; the service replaces that together with the speed,
-    /// so that 115200 baud (divisor 1) marks the end of it. When the port is closed, the interrupts go off and
-    /// OUT2 falls.
-    pub fn from_registers(ier: u8, mcr: u8, divisor: u16) -> Self {
+    /// so that 115200 baud (divisor 1) marks the end of it. When the last program closes the port, the interrupts
+    /// go off and OUT2 falls; a reset has the same effect. Interrupts alone go off also while the kernel prints
+    /// a message.
+    pub fn from_registers(ier: u8, mcr: u8, divisor: u16) -> Option<Self> {
         const RECEIVED_DATA: u8 = 0x01;
+        const OUT2: u8 = 0x08;
         const DTR_RTS_OUT2: u8 = 0x0b;
-        let listening = ier & RECEIVED_DATA != 0 && mcr & DTR_RTS_OUT2 == DTR_RTS_OUT2;
-        if listening && divisor == 1 { Self::Open } else { Self::Closed }
+        match (ier & RECEIVED_DATA != 0, mcr & DTR_RTS_OUT2) {
+            (true, DTR_RTS_OUT2) if divisor == 1 => Some(Self::Open),
+            (false, lines) if lines & OUT2 == 0 => Some(Self::Closed),
+            _ => None,
+        }
     }
 }
 
@@ -49,12 +55,19 @@ mod tests {
 
     #[test]
     fn port_states_follow_what_linux_writes() {
-        // Opened and still cooked at 9600 baud, then set up; closed again.
-        assert_eq!(Port::from_registers(0x05, 0x0b, 12), Port::Closed);
-        assert_eq!(Port::from_registers(0x05, 0x0b, 1), Port::Open);
-        assert_eq!(Port::from_registers(0x07, 0x0b, 1), Port::Open);
-        assert_eq!(Port::from_registers(0x00, 0x03, 1), Port::Closed);
-        assert_eq!(Port::from_registers(0x00, 0x0b, 1), Port::Closed);
-        assert_eq!(Port::from_registers(0, 0, 0), Port::Closed);
+        // The driver looks for the port: registers are tried out, modem lines looped back.
+        assert_eq!(Port::from_registers(0x0f, 0x00, 0), None);
+        assert_eq!(Port::from_registers(0x00, 0x1a, 0), None);
+        // Opened and still cooked at 9600 baud, then set up; sends.
+        assert_eq!(Port::from_registers(0x05, 0x0b, 12), None);
+        assert_eq!(Port::from_registers(0x05, 0x0b, 1), Some(Port::Open));
+        assert_eq!(Port::from_registers(0x07, 0x0b, 1), Some(Port::Open));
+        // The kernel prints on the port, a program is about to go.
+        assert_eq!(Port::from_registers(0x00, 0x0b, 1), None);
+        assert_eq!(Port::from_registers(0x05, 0x08, 1), None);
+        // Closed, with the lines up or down; reset.
+        assert_eq!(Port::from_registers(0x00, 0x03, 1), Some(Port::Closed));
+        assert_eq!(Port::from_registers(0x00, 0x00, 1), Some(Port::Closed));
+        assert_eq!(Port::from_registers(0, 0, 0), Some(Port::Closed));
     }
 }

@@ -106,6 +106,11 @@ impl Guest {
         self.connection.set_port(port);
     }
 
+    /// Whether somebody listens, as far as has been told.
+    pub fn port(&self) -> Port {
+        self.connection.port()
+    }
+
     /// The guest has been restored: the session is over, the next call begins another one.
     pub fn reconnect(&self) {
         self.connection.reconnect();

@@ -80,7 +80,7 @@ pub enum RpcError {
     #[error("the guest service is out of sync: {0}")]
     OutOfSync(String),
     /// The machine has ended, the service has, or another session has begun.
-    #[error("the connection to the guest service is gone")]
+    #[error("the guest service is gone: it has ended, or the guest has ended or restarted")]
     Gone,
     /// What the service says went wrong.
     #[error("{0}")]

@@ -120,6 +120,11 @@ impl Connection {
         self.changed.notify_all();
     }
 
+    /// What was told last.
+    pub fn port(&self) -> Port {
+        self.lock().port
+    }
+
     /// Ends the session, because the guest is another one from now on (restored). The next call attaches anew.
     pub fn reconnect(&self) {
         end(&mut self.lock());

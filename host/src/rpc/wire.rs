@@ -20,7 +20,7 @@ const PORT: u8 = 1;
 const FRESH: Duration = Duration::from_secs(10);
 /// How long the service may take to get an address.
 const RAISE: Duration = Duration::from_secs(20);
-/// How long the machine may take to say how COM2 is set up, and how often to look.
+/// How long a service may take to be there, and how often to look.
 const LOOK_FOR: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// A guest that has booted to a shell and then rested for so long has no service.
@@ -50,6 +50,8 @@ impl Line for Com2 {
 struct FromGuest {
     guest: Arc<Guest>,
     bytes: Vec<u8>,
+    /// What the guest was last said to have done with the port.
+    port: Port,
     ended: Arc<AtomicBool>,
 }
 
@@ -67,6 +69,18 @@ impl SerialSink for FromGuest {
             self.bytes.clear();
         }
     }
+
+    /// A port that closes ends the session: whoever waits for an answer would wait for ever.
+    fn setup(&mut self, ier: u8, mcr: u8, divisor: u16) {
+        if let Some(port) = Port::from_registers(ier, mcr, divisor)
+            && port != self.port
+        {
+            // What was sent before counts.
+            self.flush();
+            self.port = port;
+            self.guest.set_port(port);
+        }
+    }
 }
 
 impl Drop for FromGuest {
@@ -82,7 +96,7 @@ pub fn connect(mailbox: &Arc<Mailbox>) -> (Arc<Guest>, Box<dyn SerialSink>) {
     let ended = Arc::new(AtomicBool::new(false));
     let line = Com2 { mailbox: mailbox.clone(), ended: ended.clone() };
     let guest = Arc::new(Guest::new(Arc::new(line)));
-    let sink = FromGuest { guest: guest.clone(), bytes: Vec::new(), ended };
+    let sink = FromGuest { guest: guest.clone(), bytes: Vec::new(), port: Port::Unknown, ended };
     (guest, Box::new(sink))
 }
 
@@ -120,22 +134,18 @@ impl Service {
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let mut resting: Option<Deadline> = None;
         loop {
-            let status = self.mailbox.status();
-            if let Some((ier, mcr, divisor)) = status.com2 {
-                let port = Port::from_registers(ier, mcr, divisor);
-                self.guest.set_port(port);
-                if port == Port::Open {
-                    if restored && !*found {
-                        self.guest.reconnect();
-                    }
-                    *found = true;
-                    return true;
-                }
-                // One that has been there may come back: it is restarted, or the guest is.
+            if self.guest.port() == Port::Open {
                 if restored && !*found {
-                    return false;
+                    self.guest.reconnect();
                 }
+                *found = true;
+                return true;
             }
+            // One that has been there may come back: it is restarted, or the guest is.
+            if restored && !*found {
+                return false;
+            }
+            let status = self.mailbox.status();
             if status.idle && status.listening {
                 let until = *resting.get_or_insert_with(|| Deadline::after(AT_REST));
                 if until.left().is_some_and(|left| left.is_zero()) {

@@ -98,7 +98,7 @@ fn write(files: &mut dyn Filesystem, program: &[u8]) -> Result<(), Errno> {
         Err(errno) => return Err(errno),
     }
     let owner = Owner { uid: Some(0), gid: 0 };
-    let flags = OpenFlags { access: Access::Write, truncate: false, directory: false };
+    let flags = OpenFlags { access: Access::Write, truncate: false, directory: false, append: false };
     let (_, handle) = files.create(bin, NAME.as_bytes(), 0o755, owner, flags)?;
     let mut done = 0;
     let mut result = Ok(());

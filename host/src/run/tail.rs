@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::rpc::Port;
 use crate::vm::SerialSink;
 
 /// Bytes kept.
@@ -89,7 +90,13 @@ impl SerialSink for Tail {
         }
     }
 
-    fn flush(&mut self) {}
+    /// One that has to hear everything talks to a shell, which has gone when the port closes.
+    fn setup(&mut self, ier: u8, mcr: u8, divisor: u16) {
+        if Port::from_registers(ier, mcr, divisor) == Some(Port::Closed) {
+            let mut state = self.lock();
+            state.listener = state.listener.take().filter(|listener| !listener.strict);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +120,14 @@ mod tests {
         drop(heard);
         sink.write(b'y');
         assert!(tail.lock().listener.is_none());
+        let heard = tail.listen();
+        sink.write(b'w');
+        sink.setup(5, 0x0b, 12);
+        assert!(tail.lock().listener.is_some());
+        sink.setup(0, 0, 0);
+        assert_eq!(heard.iter().collect::<Vec<_>>(), b"w", "the shell has gone");
         let heard = tail.listen_loosely();
+        sink.setup(0, 0, 0);
         (0..=LOOSE_QUEUE).for_each(|_| sink.write(b'z'));
         assert_eq!(heard.try_iter().count(), LOOSE_QUEUE, "the guest does not wait");
     }

@@ -299,7 +299,7 @@ mod tests {
     const OWNER: Owner = Owner { uid: Some(0), gid: 0 };
 
     fn flags(access: Access) -> OpenFlags {
-        OpenFlags { access, truncate: false, directory: false }
+        OpenFlags { access, truncate: false, directory: false, append: false }
     }
 
     fn contents(files: &mut Mounts, dir: NodeId, name: &[u8]) -> Result<Vec<u8>> {

@@ -171,8 +171,12 @@ impl Shares {
             return rustix::fs::ftruncate(&open.file, size).map_err(sys::errno);
         }
         let found = self.nodes.fd(node)?;
-        let flags =
-            OpenFlags { access: emu_devices::p9::fs::Access::Write, truncate: false, directory: false };
+        let flags = OpenFlags {
+            access: emu_devices::p9::fs::Access::Write,
+            truncate: false,
+            directory: false,
+            append: false,
+        };
         let file = sys::open_file(found.as_fd(), flags)?;
         rustix::fs::ftruncate(&file, size).map_err(sys::errno)
     }
@@ -406,7 +410,7 @@ impl Filesystem for Shares {
         match bits & mode::TYPE {
             0 | mode::REGULAR => {
                 let access = emu_devices::p9::fs::Access::Write;
-                let flags = OpenFlags { access, truncate: false, directory: false };
+                let flags = OpenFlags { access, truncate: false, directory: false, append: false };
                 let file = sys::create(above.as_fd(), name, flags)?;
                 self.finish_new(&file, permissions, owner)?;
             }

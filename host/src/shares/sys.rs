@@ -58,7 +58,9 @@ pub(super) fn open_flags(flags: OpenFlags) -> OFlags {
         Access::ReadWrite => OFlags::RDWR,
     };
     let truncate = if flags.truncate { OFlags::TRUNC } else { OFlags::empty() };
-    access | truncate | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK
+    // Others of the host may append to the same file.
+    let append = if flags.append { OFlags::APPEND } else { OFlags::empty() };
+    access | truncate | append | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK
 }
 
 /// Opens a regular file that was found.

@@ -21,6 +21,9 @@ impl Server {
         let node = fid.node;
         let handle = self.fs.open(node, flags)?;
         self.fids.set_io(number, Io::Open(handle, flags.access));
+        if flags.append {
+            self.fids.set_append(number);
+        }
         out.qid(self.fs.getattr(node)?.qid)?;
         out.u32(self.iounit())
     }
@@ -50,6 +53,9 @@ impl Server {
         let link = Some(Link { dir, name: name.into() });
         let place = Place { node: entry.node, qid: entry.qid, link };
         self.bind(number, place, uid, Io::Open(handle, flags.access));
+        if flags.append {
+            self.fids.set_append(number);
+        }
         out.qid(entry.qid)?;
         out.u32(self.iounit())
     }
@@ -77,6 +83,9 @@ impl Server {
         if !access.can_write() {
             return Err(Errno::EBADF);
         }
+        // The client's idea of the end is old if another program has appended since.
+        let fid = self.fids.get(number)?;
+        let offset = if fid.append { self.fs.getattr(fid.node)?.size } else { offset };
         let written = self.fs.write(handle, offset, data)?.min(data.len());
         // Not more than the 32-bit count of the request.
         out.u32(u32::try_from(written).unwrap_or(count))
@@ -134,7 +143,7 @@ impl Server {
         }
         let node = fid.node;
         let mut access = if fid.qid.kind == Qid::DIRECTORY { Access::Read } else { Access::ReadWrite };
-        let flags = |access| OpenFlags { access, truncate: false, directory: false };
+        let flags = |access| OpenFlags { access, truncate: false, directory: false, append: false };
         let handle = match self.fs.open(node, flags(access)) {
             Err(Errno::EROFS | Errno::EACCES) => {
                 access = Access::Read;
@@ -147,8 +156,7 @@ impl Server {
     }
 }
 
-/// Flags of Tlopen and Tlcreate. O_APPEND, O_NONBLOCK, O_DIRECT and so on are the client's business:
-/// it sends explicit offsets.
+/// Flags of Tlopen and Tlcreate. O_NONBLOCK, O_DIRECT and so on are the client's business.
 fn flags(flags: u32) -> Result<OpenFlags> {
     let access = match flags & open_flags::ACCESS {
         0 => Access::Read,
@@ -161,6 +169,7 @@ fn flags(flags: u32) -> Result<OpenFlags> {
         // Without write access O_TRUNC is undefined; the harmless reading is "no".
         truncate: flags & open_flags::TRUNC != 0 && access.can_write(),
         directory: flags & open_flags::DIRECTORY != 0,
+        append: flags & open_flags::APPEND != 0 && access.can_write(),
     })
 }
 

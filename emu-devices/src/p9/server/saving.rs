@@ -30,7 +30,8 @@ impl Server {
         let index = |node: NodeId| SavedIndex::try_from(node.0).map_err(|_| Errno::EIO);
         let mut fids = Vec::with_capacity(self.fids.len());
         for (number, fid) in self.fids.all() {
-            let Fid { node, qid: _, uid, link, io } = fid;
+            // Which fids append is not kept: the client's offsets count after a restore.
+            let Fid { node, qid: _, uid, link, io, append: _ } = fid;
             let (dir, name) = match link {
                 Some(Link { dir, name }) => (Some(index(*dir)?), name.to_vec()),
                 None => (None, Vec::new()),
@@ -116,7 +117,7 @@ impl Server {
     }
 
     fn reopen(&mut self, node: NodeId, access: Access, listing: u64) -> Io {
-        match self.fs.open(node, OpenFlags { access, truncate: false, directory: false }) {
+        match self.fs.open(node, OpenFlags { access, truncate: false, directory: false, append: false }) {
             Ok(handle) => {
                 self.fs.set_listing_end(handle, listing);
                 Io::Open(handle, access)

@@ -261,6 +261,23 @@ fn offsets_use_all_64_bits() {
 }
 
 #[test]
+fn files_open_for_appending_are_written_at_their_end() {
+    let mut client = Client::new();
+    client.make_file("f", b"a");
+    for fid in [1, 2] {
+        client.walk(ROOT, fid, &["f"]).unwrap();
+        client.lopen(fid, 0o2001).unwrap();
+    }
+    // Both clients think that the file ends at 1.
+    assert_eq!((client.write(1, 1, b"bc"), client.write(2, 1, b"de")), (Ok(2), Ok(2)));
+    client.walk(ROOT, 3, &["f"]).unwrap();
+    client.lopen(3, 2).unwrap();
+    assert_eq!(client.read(3, 0, 9), Ok(b"abcde".to_vec()));
+    client.write(3, 1, b"B").unwrap();
+    assert_eq!(client.read(3, 0, 9), Ok(b"aBcde".to_vec()));
+}
+
+#[test]
 fn write_shorter_than_its_count_is_einval() {
     let mut client = Client::new();
     client.walk(ROOT, 1, &[]).unwrap();

@@ -334,6 +334,7 @@ fn closed_session_leaves_no_open_files() {
         access: emu_devices::p9::fs::Access::Read,
         truncate: false,
         directory: true,
+        append: false,
     };
     let handles = [(); 3].map(|()| overlay.open(entry.node, flags).unwrap());
     assert_eq!(overlay.open_files(), 3);

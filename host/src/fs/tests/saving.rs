@@ -206,7 +206,7 @@ fn saved_holes_and_contents_are_bounded_together() {
     use emu_devices::limits::{P9_SAVED_CONTENTS, P9_SAVED_HOLES};
     let mut overlay = overlay(SAMPLE);
     let owner = Owner { uid: None, gid: 0 };
-    let flags = OpenFlags { access: Access::ReadWrite, truncate: false, directory: false };
+    let flags = OpenFlags { access: Access::ReadWrite, truncate: false, directory: false, append: false };
     for (name, size) in [(b"a", P9_SAVED_HOLES - 5), (b"b", 6), (b"c", 5), (b"d", 1)] {
         let (entry, _) = overlay.create(NodeId(0), name, 0o644, owner, flags).unwrap();
         overlay.setattr(entry.node, &SetAttr { size: Some(size), ..SetAttr::default() }).unwrap();

@@ -16,8 +16,10 @@ const PIECE: usize = 1 << 20;
 const ROOT: Owner = Owner { uid: Some(0), gid: 0 };
 
 /// Opens for reading.
-pub(super) const READ: OpenFlags = OpenFlags { access: Access::Read, truncate: false, directory: false };
-const WRITE: OpenFlags = OpenFlags { access: Access::Write, truncate: false, directory: false };
+pub(super) const READ: OpenFlags =
+    OpenFlags { access: Access::Read, truncate: false, directory: false, append: false };
+const WRITE: OpenFlags =
+    OpenFlags { access: Access::Write, truncate: false, directory: false, append: false };
 
 fn owner(attr: &Attr) -> Owner {
     Owner { uid: Some(attr.uid), gid: attr.gid }
