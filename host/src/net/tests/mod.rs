@@ -53,8 +53,6 @@ struct OutsideState {
     has_ipv6: bool,
     /// Nothing ever comes of a connection; the other ends of what is handed out.
     black_hole: Option<Vec<UnixDatagram>>,
-    /// What the sockets of all conversations of datagrams are copies of.
-    shared: Option<UnixDatagram>,
 }
 
 impl Outside {
@@ -89,9 +87,6 @@ impl Connector for Outside {
     }
 
     fn udp(&mut self, addr: SocketAddr) -> io::Result<OwnedFd> {
-        if let Some(shared) = &self.0.lock().unwrap().shared {
-            return Ok(shared.try_clone()?.into());
-        }
         self.find(addr).and_then(|addr| HostConnector.udp(addr))
     }
 
