@@ -375,6 +375,27 @@ impl Ne2000 {
         Reception::Taken
     }
 
+    /// Writes bytes to packet memory from `at` on, around the end of the ring. Returns where the next ones go.
+    fn store_at(&mut self, mut at: usize, mut bytes: &[u8]) -> usize {
+        let (start, stop) = (usize::from(self.pstart) << 8, usize::from(self.pstop) << 8);
+        while !bytes.is_empty() {
+            // A page behind the ring, which a driver may set, leads to the end of memory.
+            let room = if at < stop { stop - at } else { bytes.len() };
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            let cells = self.memory.get_mut(at..).unwrap_or_default();
+            let there = cells.len().min(now.len());
+            if let (Some(cells), Some(now)) = (cells.get_mut(..there), now.get(..there)) {
+                cells.copy_from_slice(now);
+            }
+            at += now.len();
+            if at == stop {
+                at = start;
+            }
+            bytes = later;
+        }
+        at
+    }
+
     /// Writes a frame that fits into the ring.
     fn store(&mut self, frame: &[u8]) {
         let len = frame.len().max(MIN_FRAME);
@@ -385,18 +406,11 @@ impl Ne2000 {
             next = next.saturating_sub(ring);
         }
         let header = [RSR_PRX, next as u8, total as u8, (total >> 8) as u8];
-        let padding = std::iter::repeat_n(&0, len - frame.len());
-
-        let stop = usize::from(self.pstop) << 8;
+        let padding = [0; MIN_FRAME];
+        let padding = padding.get(..len - frame.len()).unwrap_or_default();
         let mut at = usize::from(self.curr) << 8;
-        for &byte in header.iter().chain(frame).chain(padding) {
-            if let Some(cell) = self.memory.get_mut(at) {
-                *cell = byte;
-            }
-            at += 1;
-            if at == stop {
-                at = usize::from(self.pstart) << 8;
-            }
+        for part in [header.as_slice(), frame, padding] {
+            at = self.store_at(at, part);
         }
         self.curr = next as u8;
         self.isr |= ISR_PRX;

@@ -28,6 +28,9 @@ pub struct NetConfig {
     pub pcap: Option<PathBuf>,
     /// How bad the line is made.
     pub impairments: Impairments,
+    /// Most bytes of a connection that are on their way to the guest, none: as many as it has room for. For cards
+    /// that drop what they have no room for.
+    pub ahead: Option<usize>,
     /// DNS servers to ask instead of those in the host's `/etc/resolv.conf`.
     pub dns_servers: Option<Vec<SocketAddr>>,
 }

@@ -39,6 +39,15 @@ pub(super) struct Endpoint {
     epoch: Instant,
 }
 
+/// Bytes of a connection's rings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rings {
+    /// What the guest may send before the host takes it.
+    pub(super) from_guest: usize,
+    /// What is sent before the guest acknowledges it.
+    pub(super) to_guest: usize,
+}
+
 /// Frames for one connection, and the way back.
 pub(super) struct Packets<'a> {
     pub(super) line: &'a mut Line,
@@ -146,7 +155,7 @@ fn endpoint(addr: SocketAddr) -> IpEndpoint {
 }
 
 impl Endpoint {
-    fn new(local: SocketAddr, buffer: usize, epoch: Instant, now: Instant, seed: u64) -> Self {
+    fn new(local: SocketAddr, rings: Rings, epoch: Instant, now: Instant, seed: u64) -> Self {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut NoPackets, smol(epoch, now));
@@ -154,8 +163,8 @@ impl Endpoint {
             // There is room for one address at least.
             let _ = addrs.push(IpCidr::new(address(local.ip()), if local.is_ipv4() { 32 } else { 128 }));
         });
-        let ring = || tcp::SocketBuffer::new(vec![0; buffer]);
-        let mut socket = tcp::Socket::new(ring(), ring());
+        let ring = |size: usize| tcp::SocketBuffer::new(vec![0; size]);
+        let mut socket = tcp::Socket::new(ring(rings.from_guest), ring(rings.to_guest));
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(Some(ACK_DELAY));
         socket.set_timeout(Some(CONNECT_TIMEOUT.into()));
@@ -167,12 +176,12 @@ impl Endpoint {
     /// An end that waits for the guest's SYN. `None` for an address that nobody can have.
     pub(super) fn listen(
         local: SocketAddr,
-        buffer: usize,
+        rings: Rings,
         epoch: Instant,
         now: Instant,
         seed: u64,
     ) -> Option<Self> {
-        let mut this = Self::new(local, buffer, epoch, now, seed);
+        let mut this = Self::new(local, rings, epoch, now, seed);
         this.socket().listen(IpListenEndpoint::from(endpoint(local))).ok()?;
         Some(this)
     }
@@ -181,12 +190,12 @@ impl Endpoint {
     pub(super) fn connect(
         local: SocketAddr,
         guest: SocketAddr,
-        buffer: usize,
+        rings: Rings,
         epoch: Instant,
         now: Instant,
         seed: u64,
     ) -> Option<Self> {
-        let mut this = Self::new(local, buffer, epoch, now, seed);
+        let mut this = Self::new(local, rings, epoch, now, seed);
         let socket = this.sockets.get_mut::<tcp::Socket<'_>>(this.handle);
         socket.connect(this.interface.context(), endpoint(guest), endpoint(local)).ok()?;
         Some(this)

@@ -30,6 +30,11 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Messages that wait for a client that does not read; the network waits then.
 const WRITE_BUFFER: usize = 256 << 10;
 
+/// Bytes of a connection on their way to the guest. v86's NE2000 has room for eight frames and drops the others, and
+/// nothing tells how many it has taken: messages wait in the browser. Four frames of one connection, so that two
+/// connections do not disturb each other.
+const AHEAD: usize = 4 * 1460;
+
 /// What the relay is started with.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
@@ -318,7 +323,8 @@ impl Connection<'_> {
             let (card, end) = cable(Arc::new(move || {
                 let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
             }))?;
-            let config = NetConfig { guest_mac: source, ..self.shared.config.net.clone() };
+            let net = self.shared.config.net.clone();
+            let config = NetConfig { guest_mac: source, ahead: Some(AHEAD), ..net };
             let net = UserNet::start(config, end).map_err(io::Error::other)?;
             self.card = Some((card, net));
         }

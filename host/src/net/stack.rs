@@ -56,6 +56,7 @@ impl Stack {
         mut io: Io,
         guest_mac: Mac,
         announce: bool,
+        ahead: Option<usize>,
         names: Names,
         bound: Bound,
     ) -> io::Result<Self> {
@@ -70,7 +71,7 @@ impl Stack {
         let epoch = io.now.checked_sub(Duration::from_secs(1)).unwrap_or(io.now);
         Ok(Self {
             io,
-            tcp: Tcp::new(epoch),
+            tcp: Tcp::new(epoch, ahead),
             udp: Udp::default(),
             pings: Pings::default(),
             resolver: Resolver::new(names),

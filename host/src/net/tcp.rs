@@ -12,7 +12,7 @@ use rustix::net::sockopt;
 
 use super::cable::Frames;
 use super::dns::Stream;
-use super::endpoint::{CONNECT_TIMEOUT, Endpoint};
+use super::endpoint::{CONNECT_TIMEOUT, Endpoint, Rings};
 use super::flow::{Flow, Key, Outcome, Peer, Stage};
 use super::io::Io;
 use super::packet::{IcmpError, Ip, Segment, tcp_flag};
@@ -41,11 +41,13 @@ pub(super) struct Tcp {
     asking: Vec<u64>,
     next_port: u16,
     epoch: Instant,
+    /// See [`super::NetConfig::ahead`].
+    ahead: Option<usize>,
     empty: Frames,
 }
 
 impl Tcp {
-    pub(super) fn new(epoch: Instant) -> Self {
+    pub(super) fn new(epoch: Instant, ahead: Option<usize>) -> Self {
         Self {
             flows: HashMap::new(),
             keys: HashMap::new(),
@@ -57,6 +59,7 @@ impl Tcp {
             asking: Vec::new(),
             next_port: FIRST_PORT,
             epoch,
+            ahead,
             empty: Frames::default(),
         }
     }
@@ -71,17 +74,18 @@ impl Tcp {
         self.flows.len() < NET_TCP_FLOWS
     }
 
-    /// Bytes for either direction of a new connection: many connections have to do with less.
+    /// Rings of a new connection: many connections have to do with less.
     ///
     /// One byte less than a power of two: smoltcp takes the window in its SYN, which is not scaled, for a scaled
     /// one until it has sent another segment. A window of 65535 scaled must not be larger than the buffer then,
     /// or a guest that sends without waiting would write beyond it.
-    fn buffer(&self) -> usize {
-        match self.flows.len() {
+    fn rings(&self) -> Rings {
+        let from_guest = match self.flows.len() {
             0..32 => (512 << 10) - 1,
             32..256 => (128 << 10) - 1,
             _ => (32 << 10) - 1,
-        }
+        };
+        Rings { from_guest, to_guest: self.ahead.map_or(from_guest, |ahead| ahead.clamp(1, from_guest)) }
     }
 
     /// A segment from a guest. `frame` is its number in the batch; without one it was put together from
@@ -214,9 +218,9 @@ impl Tcp {
 
     /// The host's end is connected: the guest's end comes to life and gets the SYN.
     fn open(&mut self, io: &mut Io, id: u64) {
-        let (buffer, seed) = (self.buffer(), io.random());
+        let (rings, seed) = (self.rings(), io.random());
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        let Some(endpoint) = Endpoint::listen(flow.key.remote, buffer, self.epoch, io.now, seed) else {
+        let Some(endpoint) = Endpoint::listen(flow.key.remote, rings, self.epoch, io.now, seed) else {
             return self.remove(io, id);
         };
         if matches!(flow.peer, Peer::Host(_)) {
@@ -355,8 +359,8 @@ impl Tcp {
         let Some(guest) = io.hosts.guest() else { return self.searching.push(id) };
         let (guest, old) = (SocketAddr::new(guest.into(), flow.key.guest.port()), flow.key);
         let Some(local) = self.free_port(guest) else { return self.remove(io, id) };
-        let (buffer, seed) = (self.buffer(), io.random());
-        let endpoint = Endpoint::connect(local, guest, buffer, self.epoch, io.now, seed);
+        let (rings, seed) = (self.rings(), io.random());
+        let endpoint = Endpoint::connect(local, guest, rings, self.epoch, io.now, seed);
         let (Some(endpoint), Some(flow)) = (endpoint, self.flows.get_mut(&id)) else {
             return self.remove(io, id);
         };

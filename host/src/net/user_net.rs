@@ -135,6 +135,7 @@ pub(super) fn build(
         seed,
     );
     let names = Names::new(config.guest_name, config.dns_servers);
-    let stack = Stack::new(io, config.guest_mac, config.announce, names, bound).map_err(NetError::Host)?;
+    let stack = Stack::new(io, config.guest_mac, config.announce, config.ahead, names, bound)
+        .map_err(NetError::Host)?;
     Ok((stack, forwards))
 }
