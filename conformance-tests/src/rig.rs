@@ -35,6 +35,14 @@ const BASED: u16 = 0x33;
 /// GS: base in the arena, limit of 256 bytes.
 const LIMITED: u16 = 0x3B;
 
+/// Where and how long everything is that a program in protected mode can reach, page tables included.
+pub const PLACES: [(u32, usize); 4] = [
+    (DIRECTORY as u32, 0x2000),
+    (GDT, 0x6000),
+    (CODE & !0xFFF, CODE_PAGES as usize * 0x1000),
+    (ARENA, ARENA_LEN as usize),
+];
+
 /// CPU, memory and an engine.
 pub struct Rig<E: CpuEngine> {
     /// The processor.
@@ -229,18 +237,17 @@ impl<E: CpuEngine> Rig<E> {
         )
     }
 
-    /// Everything in memory that a program can reach, page tables included.
+    /// Everything in [`PLACES`].
     pub fn memory(&self) -> Vec<u8> {
         let ram = self.mem.ram();
-        let mut all = Vec::new();
-        for (start, len) in [
-            (DIRECTORY as u32, 0x2000),
-            (GDT, 0x6000),
-            (CODE & !0xFFF, CODE_PAGES * 0x1000),
-            (ARENA, ARENA_LEN),
-        ] {
-            all.extend_from_slice(ram.get(u64::from(start), len as usize).unwrap_or(&[]));
-        }
-        all
+        PLACES.iter().flat_map(|&(at, len)| ram.get(u64::from(at), len).unwrap_or(&[])).copied().collect()
+    }
+
+    /// Tables and handlers are as they were put in place; of the TSS and of the GDT, what does not change.
+    pub fn is_fixed(&self) -> bool {
+        let is_there = |(at, bytes): &(u32, Vec<u8>)| {
+            self.mem.ram().get(u64::from(*at), bytes.len()) == Some(bytes.as_slice())
+        };
+        self.fixed.iter().filter(|(at, _)| !matches!(*at, GDT | TSS)).all(is_there)
     }
 }

@@ -11,7 +11,7 @@ fn eager() -> Options {
 }
 
 fn compare(seed: u64, count: u64, options: Option<Options>) -> Result<(), String> {
-    let tally = Blocks::new(seed, options).unwrap().run(count, &mut |_| ())?;
+    let tally = Blocks::new(seed, options).run(count)?;
     assert!(tally.faults > 0 && tally.faults < tally.blocks, "{tally:?}");
     Ok(())
 }
@@ -47,17 +47,17 @@ fn blocks_agree_when_the_cache_is_exhausted_again_and_again() {
 
 #[test]
 fn blocks_agree_with_changing_options() {
-    let tally = Blocks::new(500, None).unwrap().run(3000, &mut |_| ()).unwrap();
+    let tally = Blocks::new(500, None).run(6000).unwrap();
     assert!(tally.faults > 0 && tally.faults < tally.blocks && tally.regions > 100, "{tally:?}");
 }
 
 #[test]
 fn level_of_calls_lowers_nothing_and_never_translates_nothing() {
     let options = Options { threshold: Options::NEVER, ..Options::default() };
-    let tally = Blocks::new(600, Some(options)).unwrap().run(200, &mut |_| ()).unwrap();
+    let tally = Blocks::new(600, Some(options)).run(200).unwrap();
     assert_eq!(tally.translated, 0);
     let options = Options { threshold: 1, ..Options::level(Level::Calls) };
-    let tally = Blocks::new(600, Some(options)).unwrap().run(200, &mut |_| ()).unwrap();
+    let tally = Blocks::new(600, Some(options)).run(200).unwrap();
     assert!(tally.translated > 200);
 }
 

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | eax ecx edx ebx ebp esi edi | the register of the same name |
 //! | r14d | ESP |
-//! | r13 | address of the `CpuState` + [`BIAS`] |
+//! | r13 | address of the `CpuState` + [`BIAS`]; as a count, 12 |
 //! | r12 | instructions left in the slice |
 //! | r15 | view tables of the current class |
 //! | r8-r11 | scratch |
@@ -17,8 +17,9 @@ use std::mem::offset_of;
 
 use emu_core::cpu::CpuState;
 
-/// Bias of r13, so that the hot part of the state is in reach of 8-bit displacements.
-pub(crate) const BIAS: i32 = 128;
+/// Bias of r13: the hot part of the state is in reach of 8-bit displacements, and the lower five bits are 12, so that
+/// SHRX by r13 makes the page number of an address.
+pub(crate) const BIAS: i32 = 128 + 12;
 
 /// Host registers.
 pub(crate) mod host {
@@ -76,6 +77,11 @@ pub(crate) const fn frame(which: usize) -> i32 {
         _ => at(offset_of!(CpuState, pages)) + 8 * (which as i32 - 2),
     }
 }
+
+/// What was in r11 at the end of a block whose last flags follow from it ([`crate::lazy`]).
+pub(crate) const LAZY_OPERAND: i32 = at(offset_of!(CpuState, pages)) + 8 * LAZY_PAGE as i32;
+/// Its place in [`CpuState::pages`].
+pub(crate) const LAZY_PAGE: usize = 6;
 
 /// EIP.
 pub(crate) const EIP: i32 = at(offset_of!(CpuState, eip));
@@ -141,5 +147,7 @@ pub(crate) const X87_DP: i32 = X87 + offset_of!(emu_core::cpu::state::X87, dp) a
 
 const _: () = {
     assert!(offset_of!(emu_core::cpu::Segment, base) == 0);
-    assert!(seg_base(5) < 128 && gpr(0) >= -128);
+    assert!(seg_base(5) < 128 && gpr(9) >= -128);
+    assert!(align_of::<CpuState>().is_multiple_of(32) && BIAS % 32 == 12);
+    assert!(frame(7) < LAZY_OPERAND);
 };

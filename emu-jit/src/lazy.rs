@@ -16,7 +16,7 @@ use emu_core::decode::block::KeyMap;
 use crate::assembler::Assembler as Ops;
 use crate::assume::{pack, set_slot, slot};
 use crate::encode::{self, Rm};
-use crate::layout::{CARRY, pinned};
+use crate::layout::{CARRY, LAZY_OPERAND, LAZY_PAGE, host, pinned};
 use crate::lower::store_flags;
 
 /// How the flags come about.
@@ -39,7 +39,7 @@ pub(crate) enum Op {
 /// An operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Operand {
-    /// A guest register; in byte operations 4-7 are AH CH DH BH.
+    /// A guest register, in byte operations 4-7 are AH CH DH BH; or [`MEMORY`].
     Register(u8),
     Constant(u32),
 }
@@ -50,10 +50,13 @@ pub(crate) struct Lazy {
     pub(crate) op: Op,
     /// Of the operands, in bytes. 4 if registers have been changed.
     pub(crate) size: u32,
-    /// A register.
+    /// A register, or [`MEMORY`].
     pub(crate) x: u8,
     pub(crate) y: Operand,
 }
+
+/// Number of something that was loaded from memory, or is what memory holds now: [`LAZY_OPERAND`].
+pub(crate) const MEMORY: u8 = 16;
 
 /// Bit of the slot that LAHF always sets: where it is clear, the rest is the number of a description.
 const STORED: u16 = 1 << 9;
@@ -106,7 +109,11 @@ impl Lazies {
 impl Lazy {
     /// Mask of the guest registers it needs.
     pub(crate) fn registers(self) -> u16 {
-        let mask = |r: u8| 1u16 << if self.size == 1 { r & 3 } else { r & 7 };
+        let mask = |r: u8| match r {
+            MEMORY => 0,
+            _ if self.size == 1 => 1u16 << (r & 3),
+            _ => 1 << (r & 7),
+        };
         mask(self.x)
             | match self.y {
                 Operand::Register(r) => mask(r),
@@ -114,7 +121,15 @@ impl Lazy {
             }
     }
 
+    /// [`LAZY_OPERAND`] is needed.
+    pub(crate) fn takes_memory(self) -> bool {
+        self.x == MEMORY || self.y == Operand::Register(MEMORY)
+    }
+
     fn register(self, cpu: &CpuState, r: u8) -> u32 {
+        if r == MEMORY {
+            return cpu.pages[LAZY_PAGE] as u32 & u32::MAX >> (32 - 8 * self.size);
+        }
         match self.size {
             1 if r >= 4 => cpu.gpr[usize::from(r & 3)] >> 8 & 0xFF,
             1 => cpu.gpr[usize::from(r & 3)] & 0xFF,
@@ -178,10 +193,17 @@ pub(crate) fn resolve(cpu: &mut CpuState, list: &[Lazy]) {
     }
 }
 
-/// What computes the flags into the slot. Changes r10 and the host's flags.
+/// What computes the flags into the slot. Changes r9, r10 and the host's flags.
 fn emit(ops: &mut Ops, lazy: Lazy) {
     let Lazy { op, size, x, y } = lazy;
-    let name = |r: u8| if size == 1 { r } else { pinned(r) };
+    let name = |r: u8| match r {
+        MEMORY => host::R9,
+        _ if size == 1 => r,
+        _ => pinned(r),
+    };
+    if lazy.takes_memory() {
+        dynasm!(ops ; .arch x64 ; mov r9d, [r13 + LAZY_OPERAND]);
+    }
     match (op, y) {
         (Op::Compare | Op::Test, Operand::Register(y)) => {
             let opcode = if op == Op::Test { 0x84 } else { 0x38 };
@@ -277,6 +299,11 @@ mod tests {
                 let f = compare(4, Op::Difference).compute(&cpu, false);
                 assert_eq!((f.zf(), f.cf()), (a == b, a < b));
             }
+            // Of what was in memory only the operand's bytes count.
+            cpu.pages[LAZY_PAGE] = u64::from(a);
+            let memory = Lazy { op: Op::Compare, size: 1, x: MEMORY, y: Operand::Constant(0x80) };
+            let f = memory.compute(&cpu, false);
+            assert_eq!((f.zf(), f.cf()), (a as u8 == 0x80, (a as u8) < 0x80));
             cpu.gpr[0] = a.wrapping_add(1);
             let step = Lazy { op: Op::Inc, size: 4, x: 0, y: Operand::Constant(0) };
             let f = step.compute(&cpu, true);

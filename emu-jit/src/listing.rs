@@ -149,11 +149,11 @@ fn line(
 /// SHLX, SHRX or SARX of registers, the only instructions with a VEX prefix: the decoder is built without.
 #[derive(Clone, Copy)]
 pub(crate) struct Shift {
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// The register that is written.
     pub(crate) to: u8,
-    from: u8,
-    count: u8,
+    pub(crate) from: u8,
+    pub(crate) count: u8,
 }
 
 impl Shift {

@@ -280,7 +280,8 @@ impl Verifier<'_> {
         let Some(mut state) = self.states.get(at).copied().flatten() else { return Ok(()) };
         let code = self.code.get(at..).unwrap_or_default();
         if let Some(shift) = Shift::read(code) {
-            state.set(shift.to, Value::Any);
+            let page = shift.name == "shrx" && shift.count == R13;
+            state.set(shift.to, if page { Value::Page(shift.from) } else { Value::Any });
             return self.flow(at, at + Shift::LEN, state);
         }
         let mut decoder = Decoder::with_ip(64, code, self.layout.address_of(at) as u64, DecoderOptions::NONE);
@@ -708,6 +709,18 @@ mod tests {
                 ; test bl, 3 ; jnz >out ; mov eax, [r9 + rbx - 1] ; out:)
         });
         assert_eq!(read, Ok(()));
+    }
+
+    #[test]
+    fn page_number_by_the_bias_of_the_state_is_known_and_no_other() {
+        let read = verdict(|ops| {
+            dynasm!(ops ; .arch x64
+                ; shrx r9d, ebx, r13d ; mov r9, [r15 + r9 * 8] ; test r9, r9 ; jz >out
+                ; mov al, [r9 + rbx - 1] ; out:)
+        });
+        assert_eq!(read, Ok(()));
+        let other = verdict(|ops| dynasm!(ops ; .arch x64 ; shrx r9d, ebx, ecx ; mov r9, [r15 + r9 * 8]));
+        assert!(other.is_err_and(|rule| rule.contains("no entry")));
     }
 
     #[test]

@@ -15,6 +15,15 @@ pub struct Options {
     /// Start of the random numbers: the same seed gives the same blocks
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Number of the first chunk: to go on where a run has ended, or to see a difference again (with --count 1)
+    #[arg(long, value_name = "CHUNK", default_value_t = 0)]
+    first: u64,
+    /// Threads that share the work
+    #[arg(long, default_value_t = 1)]
+    threads: u32,
+    /// Say in the end how often each instruction was met
+    #[arg(long)]
+    coverage: bool,
     /// Parts of the translator that are off throughout, instead of changing ones (env86 boot --jit-without)
     #[arg(long, value_name = "PARTS")]
     without: Option<String>,
@@ -32,6 +41,10 @@ pub fn blocks(options: &Options) -> Result<()> {
     run(cargo().args(package))?;
     let mut command = Command::new(target_dir().join("release/blocks"));
     command.args(["--count", &options.count.to_string(), "--seed", &options.seed.to_string()]);
+    command.args(["--first", &options.first.to_string(), "--threads", &options.threads.to_string()]);
+    if options.coverage {
+        command.arg("--coverage");
+    }
     if let Some(without) = &options.without {
         command.args(["--without", without]);
     }

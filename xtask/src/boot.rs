@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// Prompt of the Debian guest.
@@ -75,9 +75,14 @@ pub struct BootTest {
 pub const TESTS: &[BootTest] = &[
     BootTest { name: "mini boots cold", guest: "mini", run: mini_cold },
     BootTest {
-        name: "mini under the deterministic clock ends in the same state with either engine and any threshold",
+        name: "mini under the deterministic clock ends in the same state with either engine",
         guest: "mini",
         run: mini_twice,
+    },
+    BootTest {
+        name: "mini goes the same way with either engine and any threshold",
+        guest: "mini",
+        run: mini_lockstep,
     },
     BootTest { name: "mini resumes from a snapshot made by v86", guest: "mini-state", run: mini_state },
     BootTest {
@@ -107,9 +112,8 @@ fn mini_state(env86: &Path) -> Result<()> {
     power_off(guest)
 }
 
-/// The same image under the deterministic clock with either engine, and with the translator at several
-/// thresholds: the same number of instructions, and the same registers and memory at the end. The lower levels
-/// (`--jit t1`, `calls`) take minutes for it; `cargo xtask blocks` has them.
+/// The same image twice under the deterministic clock, alone: the same number of instructions, and the same registers
+/// and memory at the end.
 fn mini_twice(env86: &Path) -> Result<()> {
     let common = ["--cold", "--clock", "deterministic", "--state-hash", "--append", POWER_OFF];
     let end = |own: &[&str]| {
@@ -117,29 +121,55 @@ fn mini_twice(env86: &Path) -> Result<()> {
         end_state(&mut boot(env86, &options, &image("mini")))
     };
     let first = end(&["--engine", "interp"])?;
+    let second = end(&["--engine", "jit"])?;
+    if first != second {
+        bail!("deterministic boots differ: interpreted it ends with {first}, translated with {second}");
+    }
+    Ok(())
+}
+
+/// The translator side by side with the interpreter, at several thresholds: every 33 million instructions all
+/// registers, the number of instructions and all of the memory are the same, and so they are in the end. The lower
+/// levels (`--jit t1`, `calls`) take minutes for it; `cargo xtask blocks` has them.
+fn mini_lockstep(env86: &Path) -> Result<()> {
+    let mut first = None;
     for own in [
-        &["--engine", "jit"][..],
-        &["--engine", "jit", "--jit-threshold", "1"],
-        &["--engine", "jit", "--jit-threshold", "16"],
-        &["--engine", "jit", "--jit-region-threshold", "0"],
-        &["--engine", "jit", "--jit-threshold", "never"],
+        &["--jit-threshold", "1"][..],
+        &["--jit-threshold", "16"],
+        &["--jit-threshold", "1", "--jit-region-threshold", "0"],
+        &["--jit-threshold", "never"],
     ] {
-        let other = end(own)?;
-        if first != other {
-            bail!(
-                "deterministic boots differ: interpreted it ends with {first:?}, with {own:?} with {other:?}"
-            );
+        let common = ["--cold", "--lockstep", "--append", POWER_OFF];
+        let options: Vec<&str> = common.iter().chain(own).copied().collect();
+        let (status, said) = all_output(&mut boot(env86, &options, &image("mini")))?;
+        if !status.success() {
+            bail!("in lockstep with {own:?} env86 ended with {status}; it said {said}");
+        }
+        let equal = said.lines().rev().find(|line| line.starts_with("equal for "));
+        let equal = equal.with_context(|| format!("lockstep does not say how far: {said}"))?.to_owned();
+        match &first {
+            None => first = Some(equal),
+            Some(first) if *first != equal => {
+                bail!("the guest's way depends on the threshold: {first}, with {own:?} {equal}")
+            }
+            Some(_) => {}
         }
     }
     Ok(())
 }
 
+/// Runs env86 to its end; its status and all that it prints.
+fn all_output(command: &mut Command) -> Result<(ExitStatus, String)> {
+    let ended = command.stdin(Stdio::piped()).output().context("starting env86")?;
+    let said = [ended.stderr, ended.stdout].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    Ok((ended.status, said))
+}
+
 /// Runs env86 to its end; instruction count and state hash as it prints them.
 fn end_state(command: &mut Command) -> Result<String> {
-    let ended = command.stdin(Stdio::piped()).output().context("starting env86")?;
-    let notes = String::from_utf8_lossy(&ended.stderr).into_owned() + &String::from_utf8_lossy(&ended.stdout);
-    if !ended.status.success() {
-        bail!("env86 ended with {}; it said {notes}", ended.status);
+    let (status, notes) = all_output(command)?;
+    if !status.success() {
+        bail!("env86 ended with {status}; it said {notes}");
     }
     let wanted = |line: &&str| line.starts_with("instructions ") || line.starts_with("state-hash ");
     let lines: Vec<_> = notes.lines().filter(wanted).collect();

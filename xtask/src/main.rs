@@ -1,11 +1,13 @@
 //! Project tasks: `cargo xtask demo`, `test`, `fixtures`, `guest86`, `peers`, `snapshots`, `bare`,
-//! `silicon`, `blocks`, `suite`, `fuzz`, `run-bars`, `net-bars`, `net-soak`, `net-relay`, `bench-guard`, `rules`, `ci`.
+//! `silicon`, `blocks`, `suite`, `fuzz`, `run-bars`, `net-bars`, `net-soak`, `net-relay`, `bench-guard`, `cross`,
+//! `rules`, `ci`.
 
 mod bare;
 mod bench_guard;
 mod blocks;
 mod boot;
 mod ci;
+mod cross;
 mod demo;
 mod fixtures;
 mod floats;
@@ -77,6 +79,8 @@ enum Task {
     Blocks(blocks::Options),
     /// Build the fuzz targets and run each of them (slow)
     Fuzz(fuzz::Options),
+    /// Check that everything compiles for AArch64 too
+    Cross,
     /// Check the crate graph and the house rules
     Rules,
     /// Everything that `test` and `rules` check
@@ -114,6 +118,7 @@ fn main() -> ExitCode {
         Task::Silicon(options) => silicon::silicon(&options),
         Task::Blocks(options) => blocks::blocks(&options),
         Task::Fuzz(options) => fuzz::fuzz(&options),
+        Task::Cross => cross::check(),
         Task::Rules => ci::rules_only(),
         Task::Ci { quick } => ci::run(quick),
     };

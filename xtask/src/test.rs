@@ -2,6 +2,7 @@
 
 use crate::bench_guard;
 use crate::boot;
+use crate::cross;
 use crate::fixtures::{self, Options, Which};
 use crate::graph;
 use crate::guest86;
@@ -84,6 +85,7 @@ pub fn run_all(report: &mut Report, quick: bool) {
     });
     report.counted("cargo test", || tests_of(cargo().args(["test", "--workspace", "--no-fail-fast"])));
     if !quick {
+        report.step("other hosts: clippy for AArch64", cross::check);
         report.step("budgets of translated code", || {
             bench_guard::guard(&bench_guard::Options { bless: false, no_host: true })
         });

@@ -14,12 +14,14 @@
 //! | `words` | byte loads, short branches, a hash table |
 //! | `bytecode` | indirect jumps of an interpreter loop |
 //! | `x87`, `sse2` | floating point, packed integers; only counted, see [`counted`] |
+//! | `segments` | 16-bit code, segments with bases; only counted |
 
 mod bytecode;
 mod crc32;
 mod fib;
 mod heapsort;
 mod matmul;
+mod segments;
 mod sieve;
 mod sse2;
 mod words;
@@ -58,6 +60,7 @@ pub const ALL: &[Kernel] = &[
 /// Kernels of which only instructions are counted.
 const COUNTED_ONLY: &[Kernel] = &[
     Kernel { name: "x87", size: 100, emit: x87::emit, reference: x87::reference },
+    Kernel { name: "segments", size: 4, emit: segments::emit, reference: segments::reference },
     Kernel { name: "sse2", size: 100, emit: sse2::emit, reference: sse2::reference },
 ];
 
@@ -67,7 +70,7 @@ pub fn counted() -> Vec<Kernel> {
     let size = |kernel: &Kernel| match kernel.name {
         "fib" => 24,
         "bytecode" => 24_000,
-        "x87" | "sse2" => kernel.size,
+        "x87" | "sse2" | "segments" => kernel.size,
         _ => (kernel.size / 50).max(1),
     };
     ALL.iter().chain(COUNTED_ONLY).map(|kernel| kernel.with_size(size(kernel))).collect()

@@ -248,7 +248,7 @@ pub struct CpuState {
     /// The machine has a local APIC (CPUID bit).
     pub has_apic: bool,
     /// More host bindings of translated code.
-    pub pages: [u64; 6],
+    pub pages: [u64; 7],
     /// Reserved for translated code in segments that are not flat (never saved).
     pub limits: [i64; 13],
 }
@@ -308,7 +308,7 @@ impl CpuState {
             cpuid_level: 0x16,
             tsc_offset: 0,
             has_apic: false,
-            pages: [0; 6],
+            pages: [0; 7],
             limits: [0; 13],
         };
         // v86 starts at F000:FFF0 with base F0000h (not FFFF0000h): the BIOS lies below 1 MiB too.

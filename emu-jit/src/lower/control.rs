@@ -127,13 +127,10 @@ impl Translator<'_> {
             (eip, page.wrapping_add(target as u32 & !0xFFF))
         });
         match page {
-            None => dynasm!(self.ops
-                ; .arch x64
-                ; mov r8d, [BYTE r13 + PAGE_BASE as i8]
-                ; add r8d, target
-                ; mov r9d, r8d
-                ; shr r9d, 12
-            ),
+            None => {
+                dynasm!(self.ops ; .arch x64 ; mov r8d, [BYTE r13 + PAGE_BASE as i8] ; add r8d, target);
+                self.page_of(host::R8);
+            }
             Some((eip, _)) => dynasm!(self.ops
                 ; .arch x64
                 ; mov r8d, eip as i32

@@ -9,8 +9,8 @@ use iced_x86::{Mnemonic, OpKind};
 use super::plan::{self, Recipe};
 use super::{Ops, Translator};
 use crate::encode::{self, Rm};
-use crate::layout::{CARRY, SLOT, host};
-use crate::lazy::{Lazy, Op, Operand};
+use crate::layout::{CARRY, LAZY_OPERAND, SLOT, host};
+use crate::lazy::{Lazy, MEMORY, Op, Operand};
 
 /// AF in what LAHF gives.
 const AF: i8 = 0x10;
@@ -87,6 +87,9 @@ impl Translator<'_> {
     pub(super) fn leave_lazy(&mut self) {
         let Some(recipe) = self.recipe else { return };
         let Some(lazy) = self.lazy_of(recipe) else { return };
+        if lazy.takes_memory() {
+            dynasm!(self.ops ; .arch x64 ; mov [r13 + LAZY_OPERAND], r11d);
+        }
         // mov word [r13 + SLOT], marker
         self.ops.extend(&[0x66, 0x41, 0xC7, 0x45, SLOT as i8 as u8]);
         self.markers.push((self.ops.offset().0, lazy));
@@ -97,7 +100,11 @@ impl Translator<'_> {
     /// A recipe for others than this block.
     fn lazy_of(&self, recipe: Recipe) -> Option<Lazy> {
         // From the host's number of a register to the guest's.
-        let guest = |r: u8| if r == host::ESP { 4 } else { r };
+        let guest = |r: u8| match r {
+            host::ESP => 4,
+            host::R11 => MEMORY,
+            _ => r,
+        };
         let wide = |op, r: u8, y| Some(Lazy { op, size: 4, x: guest(r), y });
         match recipe {
             Recipe::Logic { size, r } => {
@@ -120,7 +127,22 @@ impl Translator<'_> {
                 };
                 Some(Lazy { op, size: plan::size(ins), x: register_number(ins.op0_register()), y })
             }
-            Recipe::Shift { .. } | Recipe::AddMemory { .. } | Recipe::SubMemory { .. } => None,
+            Recipe::CompareMemory { n } => {
+                let ins = &self.ins[n];
+                let op = if ins.mnemonic() == Mnemonic::Test { Op::Test } else { Op::Compare };
+                let number = |k| match ins.op_kind(k) {
+                    OpKind::Memory => Some(MEMORY),
+                    OpKind::Register => Some(register_number(ins.op_register(k))),
+                    _ => None,
+                };
+                let y = number(1).map_or(Operand::Constant(self.insns[n].imm), Operand::Register);
+                Some(Lazy { op, size: plan::size(ins), x: number(0)?, y })
+            }
+            // What was there before takes the part of what was added.
+            Recipe::AddMemory { r } => wide(Op::Sum, r, Operand::Register(MEMORY)),
+            Recipe::Shift { .. } | Recipe::SubMemory { .. } => None,
+            Recipe::Adc { .. } | Recipe::AdcImm { .. } | Recipe::Sbb { .. } | Recipe::SbbImm { .. } => None,
+            Recipe::Product { .. } | Recipe::LowProduct { .. } => None,
         }
     }
 
@@ -223,24 +245,56 @@ impl Translator<'_> {
     }
 
     /// Computes flags again from what their instruction has left behind, and stores them in the slot.
-    /// Changes r10 and the host's flags.
+    /// Changes r10, the host's flags, and r11 if it does not belong to the recipe.
     pub(super) fn store_recipe(&mut self, recipe: Recipe) {
-        if let Recipe::Shift { size, number, count } = recipe {
-            dynasm!(self.ops ; .arch x64 ; mov r10d, r11d);
-            self.shift_by(size, number, Rm::Reg(host::R10), count, true);
-            dynasm!(self.ops
-                ; .arch x64
-                ; mov r10d, eax
-                ; lahf
-                ; seto al
-                ; and ah, !AF
-                ; mov [BYTE r13 + SLOT as i8], ax
-                ; mov eax, r10d
-            );
-        } else {
-            self.replay(recipe);
-            self.store_flags();
+        match recipe {
+            Recipe::Shift { size, number, count } => {
+                dynasm!(self.ops ; .arch x64 ; mov r10d, r11d);
+                self.shift_by(size, number, Rm::Reg(host::R10), count, true);
+                dynasm!(self.ops
+                    ; .arch x64
+                    ; mov r10d, eax
+                    ; lahf
+                    ; seto al
+                    ; and ah, !AF
+                    ; mov [BYTE r13 + SLOT as i8], ax
+                    ; mov eax, r10d
+                );
+            }
+            Recipe::Product { signed } => {
+                // The upper half that would not matter.
+                if signed {
+                    dynasm!(self.ops ; .arch x64 ; mov r11d, eax ; sar r11d, 31 ; xor r11d, edx);
+                } else {
+                    dynasm!(self.ops ; .arch x64 ; mov r11d, edx);
+                }
+                dynasm!(self.ops ; .arch x64 ; neg r11d ; sbb r11d, r11d ; and r11d, 0x101);
+                self.store_product(host::RAX, host::R11);
+            }
+            Recipe::LowProduct { r } => {
+                dynasm!(self.ops ; .arch x64 ; mov r9d, r11d ; and r9d, 1 ; imul r9d, r9d, 0x101);
+                self.store_product(r, host::R9);
+            }
+            _ => {
+                self.replay(recipe);
+                self.store_flags();
+            }
         }
+    }
+
+    /// Stores the flags of a product: `low` is its lower half, CF and OF are in `upper` as they are to be in the slot.
+    /// Changes r10 and the host's flags.
+    fn store_product(&mut self, low: u8, upper: u8) {
+        encode::op(&mut self.ops, 4, &[0x85], low, Rm::Reg(low));
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov r10d, eax
+            ; lahf
+            ; mov al, 0
+            ; or eax, Rd(upper)
+            ; mov [BYTE r13 + SLOT as i8], ax
+            ; mov eax, r10d
+        );
     }
 
     fn replay(&mut self, recipe: Recipe) {
@@ -288,7 +342,49 @@ impl Translator<'_> {
             Recipe::SubMemory { r } => {
                 dynasm!(self.ops ; .arch x64 ; mov r10d, r11d ; sub r10d, Rd(r) ; cmp r11d, r10d);
             }
-            Recipe::Shift { .. } => {}
+            Recipe::CompareMemory { n } => {
+                let saved = std::mem::replace(&mut self.n, n);
+                self.compare_loaded();
+                self.n = saved;
+            }
+            // What is neither in the operands was CF.
+            Recipe::Adc { r, s } => dynasm!(self.ops
+                ; .arch x64
+                ; mov r10d, Rd(r)
+                ; sub r10d, r11d
+                ; sub r10d, Rd(s)
+                ; shr r10d, 1
+                ; mov r10d, r11d
+                ; adc r10d, Rd(s)
+            ),
+            Recipe::AdcImm { r, imm } => dynasm!(self.ops
+                ; .arch x64
+                ; mov r10d, Rd(r)
+                ; sub r10d, r11d
+                ; sub r10d, imm
+                ; shr r10d, 1
+                ; mov r10d, r11d
+                ; adc r10d, imm
+            ),
+            Recipe::Sbb { r, s } => dynasm!(self.ops
+                ; .arch x64
+                ; mov r10d, r11d
+                ; sub r10d, Rd(s)
+                ; sub r10d, Rd(r)
+                ; shr r10d, 1
+                ; mov r10d, r11d
+                ; sbb r10d, Rd(s)
+            ),
+            Recipe::SbbImm { r, imm } => dynasm!(self.ops
+                ; .arch x64
+                ; mov r10d, r11d
+                ; sub r10d, imm
+                ; sub r10d, Rd(r)
+                ; shr r10d, 1
+                ; mov r10d, r11d
+                ; sbb r10d, imm
+            ),
+            Recipe::Shift { .. } | Recipe::Product { .. } | Recipe::LowProduct { .. } => {}
         }
     }
 
@@ -297,8 +393,11 @@ impl Translator<'_> {
     pub(super) fn product_flags(&mut self, low: impl FnOnce(&mut Self)) {
         self.slot = false;
         self.host = false;
-        self.recipe = None;
+        self.recipe = self.recipes[self.n];
         if !self.is_visible() {
+            if let Some(Recipe::LowProduct { .. }) = self.recipe {
+                dynasm!(self.ops ; .arch x64 ; seto r11b);
+            }
             return;
         }
         dynasm!(self.ops ; .arch x64 ; seto r11b ; movzx r11d, r11b ; imul r11d, r11d, 0x101);

@@ -1,7 +1,7 @@
 //! Integer instructions.
 
 use dynasm::dynasm;
-use dynasmrt::{DynasmApi, DynasmLabelApi};
+use dynasmrt::{DynamicLabel, DynasmApi, DynasmLabelApi};
 use emu_core::cpu::flags;
 use emu_core::decode::iced::register_number;
 use iced_x86::{Mnemonic, OpKind};
@@ -249,6 +249,22 @@ impl Translator<'_> {
         if takes_carry {
             self.carry_to_host();
         }
+        let recipe = self.recipes[self.n];
+        if !memory && recipe.is_some_and(Recipe::keeps_operand) {
+            let d = self.reg(0);
+            dynasm!(self.ops ; .arch x64 ; mov r11d, Rd(d));
+        }
+        if let Some(rm) = rm
+            && recipe.is_some_and(Recipe::is_of_memory)
+        {
+            if let Some(Recipe::CompareMemory { .. }) = recipe {
+                self.load_operand(size, rm);
+                self.compare_loaded();
+            } else {
+                self.change_loaded(number, rm);
+            }
+            return self.flags_of_memory(labels);
+        }
         match (k0, k1, rm) {
             (Kind::Register, Kind::Memory, Some(rm)) => {
                 let d = self.reg(0);
@@ -273,6 +289,64 @@ impl Translator<'_> {
         self.flags_set();
         if let Some((_, back)) = labels {
             dynasm!(self.ops ; .arch x64 ; =>back);
+        }
+    }
+
+    /// Loads an operand in memory into r11, for a recipe.
+    fn load_operand(&mut self, size: u32, rm: Rm) {
+        match size {
+            4 => encode::op(&mut self.ops, 4, &[0x8B], host::R11, rm),
+            _ => encode::op(&mut self.ops, 4, &[0x0F, Self::sized(size, 0xB6)], host::R11, rm),
+        }
+    }
+
+    /// ADD OR AND SUB XOR to memory, by their number; the result stays in r11.
+    fn change_loaded(&mut self, number: u8, rm: Rm) {
+        self.load_operand(4, rm);
+        if self.kind(1) == Kind::Register {
+            let s = self.reg(1);
+            encode::op(&mut self.ops, 4, &[number << 3 | 1], s, Rm::Reg(host::R11));
+        } else {
+            let imm = self.insns[self.n].imm;
+            self.immediate_group(4, number, Rm::Reg(host::R11), imm);
+        }
+        encode::op(&mut self.ops, 4, &[0x89], host::R11, rm);
+    }
+
+    /// Behind an instruction with a recipe that takes memory's operand from r11.
+    fn flags_of_memory(&mut self, labels: Option<(DynamicLabel, DynamicLabel)>) {
+        self.flags_set();
+        if let Some((_, back)) = labels {
+            // Nobody comes back from the stub.
+            dynasm!(self.ops ; .arch x64 ; =>back);
+        }
+    }
+
+    /// CMP or TEST with r11 in place of the operand in memory.
+    pub(super) fn compare_loaded(&mut self) {
+        let ins = self.insn();
+        let size = plan::size(&ins);
+        let is_test = ins.mnemonic() == Mnemonic::Test;
+        match (self.kind(0), self.kind(1)) {
+            (Kind::Register, _) => {
+                let d = self.reg(0);
+                let opcode = if is_test { 0x84 } else { 0x3A };
+                encode::op(&mut self.ops, size, &[Self::sized(size, opcode)], d, Rm::Reg(host::R11));
+            }
+            (_, Kind::Register) => {
+                let s = self.reg(1);
+                let opcode = if is_test { 0x84 } else { 0x38 };
+                encode::op(&mut self.ops, size, &[Self::sized(size, opcode)], s, Rm::Reg(host::R11));
+            }
+            _ => {
+                let imm = self.insns[self.n].imm;
+                if is_test {
+                    encode::op(&mut self.ops, size, &[Self::sized(size, 0xF6)], 0, Rm::Reg(host::R11));
+                    encode::imm(&mut self.ops, size, imm);
+                } else {
+                    self.immediate_group(size, 7, Rm::Reg(host::R11), imm);
+                }
+            }
         }
     }
 
@@ -317,6 +391,11 @@ impl Translator<'_> {
             Some((slow, _)) => self.operand(size, Direction::Read, slow),
             None => Rm::Reg(self.reg(0)),
         };
+        if let Some(Recipe::CompareMemory { .. }) = self.recipes[self.n] {
+            self.load_operand(size, rm);
+            self.compare_loaded();
+            return self.flags_of_memory(labels);
+        }
         if k1 == Kind::Register {
             let s = self.reg(1);
             if labels.is_some() {
@@ -348,6 +427,12 @@ impl Translator<'_> {
             } else if self.is_visible() && !self.plan_carry[self.n] {
                 self.carry_to_host();
             }
+        }
+        if self.recipes[self.n].is_some_and(Recipe::is_of_memory) {
+            self.load_operand(size, rm);
+            encode::op(&mut self.ops, size, &[Self::sized(size, opcode)], number, Rm::Reg(host::R11));
+            encode::op(&mut self.ops, size, &[0x89], host::R11, rm);
+            return self.flags_of_memory(labels);
         }
         encode::op(&mut self.ops, size, &[Self::sized(size, opcode)], number, rm);
         if (opcode, number) != (0xF6, 2) {

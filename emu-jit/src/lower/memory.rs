@@ -114,7 +114,7 @@ impl Translator<'_> {
 
     /// Checks `size` bytes at the linear address in a host register.
     pub(super) fn check(&mut self, address: u8, size: u32, direction: Direction, slow: DynamicLabel) -> Rm {
-        dynasm!(self.ops ; .arch x64 ; mov r9d, Rd(address) ; shr r9d, 12);
+        self.page_of(address);
         match direction {
             Direction::Read => dynasm!(self.ops ; .arch x64 ; mov r9, [r15 + r9 * 8]),
             Direction::Write => dynasm!(self.ops ; .arch x64 ; mov r9, [r15 + r9 * 8 + WRITE_TABLE as i32]),
@@ -134,6 +134,16 @@ impl Translator<'_> {
         }
         self.clobber();
         Rm::Guest(host::R9, address, 0)
+    }
+
+    /// The number of the page of the address in a host register, in r9d.
+    pub(super) fn page_of(&mut self, address: u8) {
+        if self.place.features.bmi2 {
+            // See `layout::BIAS`.
+            dynasm!(self.ops ; .arch x64 ; shrx r9d, Rd(address), r13d);
+        } else {
+            dynasm!(self.ops ; .arch x64 ; mov r9d, Rd(address) ; shr r9d, 12);
+        }
     }
 
     /// The block is not for flat segments.

@@ -536,7 +536,10 @@ impl Translator<'_> {
                     }
                     // What r11 holds behind the instruction: what it held before it, or what the
                     // instruction would have put there.
-                    let kept = if self.recipes[number].is_some_and(Recipe::keeps_operand) {
+                    let own = self.recipes[number];
+                    let kept = if own.is_some_and(Recipe::is_of_memory) {
+                        None
+                    } else if own.is_some_and(Recipe::keeps_operand) {
                         let r = register_number(self.ins[number].op0_register());
                         Some(pinned(r))
                     } else if recipe.is_some_and(Recipe::keeps_operand) {
@@ -550,6 +553,14 @@ impl Translator<'_> {
                     dynasm!(self.ops ; .arch x64 ; mov r8d, site);
                     let routines = self.place.routines;
                     self.call_routine(if xmm { routines.exec_keep } else { routines.exec });
+                    if own.is_some_and(Recipe::is_of_memory) {
+                        // Nothing is known of the operand in memory, so what follows cannot rely on it.
+                        let left = (self.insns.len() - number - 1) as i8;
+                        dynasm!(self.ops ; .arch x64 ; add r12, BYTE left);
+                        let target = self.place.routines.target_eip;
+                        self.jump(target);
+                        continue;
+                    }
                     if kept.is_some() {
                         dynasm!(self.ops ; .arch x64 ; mov r11d, [BYTE r13 + KEPT as i8]);
                     }

@@ -5,7 +5,7 @@ use emu_core::decode::iced::register_number;
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind, Register};
 
 use super::{Features, mmx, simd, string, system, x87};
-use crate::layout::pinned;
+use crate::layout::{host, pinned};
 use crate::parts::Part;
 use crate::segments::Segmented;
 
@@ -87,12 +87,63 @@ pub(super) enum Recipe {
     AddMemory { r: u8 },
     /// `r` is `r11` minus something in memory.
     SubMemory { r: u8 },
+    /// CMP or TEST, instruction `n`, of what `r11` was loaded with from memory.
+    CompareMemory { n: usize },
+    /// `r` is the sum of `r11`, `s` and CF.
+    Adc { r: u8, s: u8 },
+    /// The same with a constant.
+    AdcImm { r: u8, imm: i32 },
+    /// `r` is `r11` minus `s` and CF.
+    Sbb { r: u8, s: u8 },
+    /// The same with a constant.
+    SbbImm { r: u8, imm: i32 },
+    /// EDX:EAX is a product.
+    Product { signed: bool },
+    /// `r` is the lower half of a product, and bit 0 of `r11` tells whether the upper half matters.
+    LowProduct { r: u8 },
 }
 
 impl Recipe {
-    /// The instruction copies its first operand to r11 before it changes it.
+    /// The instruction puts something into r11, which must stay there.
     pub(super) fn keeps_operand(self) -> bool {
-        matches!(self, Self::Shift { .. } | Self::AddMemory { .. } | Self::SubMemory { .. })
+        self.is_of_memory()
+            || matches!(self, Self::Shift { .. } | Self::AddMemory { .. } | Self::SubMemory { .. })
+            || matches!(self, Self::Adc { .. } | Self::AdcImm { .. } | Self::Sbb { .. } | Self::SbbImm { .. })
+            || matches!(self, Self::LowProduct { .. })
+    }
+
+    /// The instruction puts its operand in memory, or what memory holds behind it, into r11.
+    pub(super) fn is_of_memory(self) -> bool {
+        match self {
+            Self::CompareMemory { .. } => true,
+            Self::Logic { r, .. }
+            | Self::AddImm { r, .. }
+            | Self::SubImm { r, .. }
+            | Self::Add { r, .. }
+            | Self::Sub { r, .. }
+            | Self::Step { r, .. } => r == host::R11,
+            _ => false,
+        }
+    }
+
+    /// The flags can be computed into the host's, not only into the slot.
+    fn is_for_host(self) -> bool {
+        !matches!(self, Self::Shift { .. } | Self::Product { .. } | Self::LowProduct { .. })
+    }
+
+    /// The flags can be left to another block ([`crate::lazy`]).
+    fn is_lazy(self) -> bool {
+        let of_registers = matches!(
+            self,
+            Self::Logic { .. }
+                | Self::AddImm { .. }
+                | Self::SubImm { .. }
+                | Self::Step { .. }
+                | Self::Add { .. }
+                | Self::Sub { .. }
+                | Self::Compare { .. }
+        );
+        of_registers || matches!(self, Self::CompareMemory { .. } | Self::AddMemory { .. })
     }
 }
 
@@ -218,7 +269,7 @@ pub(super) fn plan(ins: &[Instruction], insns: &[Insn], features: Features) -> P
             && visible[n]
             && plans[n] == Plan::Native
             && let Some((recipe, registers)) = recipe(n, &ins[n], &insns[n])
-            && is_enough(n, registers, ins, insns, &plans, &carries, lazy)
+            && is_enough(n, recipe, registers, ins, insns, &plans, &carries, lazy)
         {
             recipes[n] = Some(recipe);
             visible[n] = false;
@@ -249,10 +300,21 @@ fn is_vector_or_float(ins: &Instruction) -> bool {
 
 /// The recipe for an instruction's flags, and a mask of the guest registers it needs.
 fn recipe(n: usize, ins: &Instruction, insn: &Insn) -> Option<(Recipe, u16)> {
+    let full = |r: Register| 1u16 << r.full_register32().number();
+    if let Mnemonic::Mul | Mnemonic::Imul = ins.mnemonic()
+        && ins.op_count() == 1
+    {
+        let signed = ins.mnemonic() == Mnemonic::Imul;
+        return (size(ins) == 4).then_some((Recipe::Product { signed }, 1 << 0 | 1 << 2));
+    }
+    if has_memory(ins)
+        && let Some(found) = recipe_of_memory(n, ins, insn)
+    {
+        return Some(found);
+    }
     if ins.op0_kind() != OpKind::Register {
         return None;
     }
-    let full = |r: Register| 1u16 << r.full_register32().number();
     let op0 = ins.op0_register();
     let size = op0.size() as u32;
     let r = pinned_or_byte(op0);
@@ -272,7 +334,16 @@ fn recipe(n: usize, ins: &Instruction, insn: &Insn) -> Option<(Recipe, u16)> {
             };
             (Recipe::Shift { size, number, count: shift_count(ins)? }, KEPT)
         }
+        Mnemonic::Imul if size == 4 && !is_memory => (Recipe::LowProduct { r }, full(op0) | KEPT),
         _ if size != 4 || source == Some(op0) || is_memory && ins.mnemonic() == Mnemonic::Cmp => return None,
+        Mnemonic::Adc if !is_memory => match source {
+            Some(s) => (Recipe::Adc { r, s: pinned_or_byte(s) }, full(op0) | full(s) | KEPT),
+            None => (Recipe::AdcImm { r, imm }, full(op0) | KEPT),
+        },
+        Mnemonic::Sbb if !is_memory => match source {
+            Some(s) => (Recipe::Sbb { r, s: pinned_or_byte(s) }, full(op0) | full(s) | KEPT),
+            None => (Recipe::SbbImm { r, imm }, full(op0) | KEPT),
+        },
         Mnemonic::Inc => (Recipe::Step { r, number: 0 }, full(op0)),
         Mnemonic::Dec => (Recipe::Step { r, number: 1 }, full(op0)),
         Mnemonic::Add if is_memory => (Recipe::AddMemory { r }, full(op0) | KEPT),
@@ -289,6 +360,37 @@ fn recipe(n: usize, ins: &Instruction, insn: &Insn) -> Option<(Recipe, u16)> {
     })
 }
 
+/// The recipe of an instruction that compares with memory, or changes memory: its operand, or its result, can be kept
+/// in r11.
+fn recipe_of_memory(n: usize, ins: &Instruction, insn: &Insn) -> Option<(Recipe, u16)> {
+    let full = |r: Register| 1u16 << r.full_register32().number();
+    let register = (0..2).map(|k| ins.op_register(k)).find(|&r| r != Register::None);
+    // They cannot be named together with r11.
+    if register.is_some_and(is_high) {
+        return None;
+    }
+    let others = register.map_or(0, full);
+    let r = host::R11;
+    let imm = insn.imm as i32;
+    let recipe = match ins.mnemonic() {
+        Mnemonic::Cmp | Mnemonic::Test => return Some((Recipe::CompareMemory { n }, others | KEPT)),
+        _ if ins.op0_kind() != OpKind::Memory || size(ins) != 4 => return None,
+        Mnemonic::And | Mnemonic::Or | Mnemonic::Xor => return Some((Recipe::Logic { size: 4, r }, KEPT)),
+        Mnemonic::Inc => Recipe::Step { r, number: 0 },
+        Mnemonic::Dec => Recipe::Step { r, number: 1 },
+        Mnemonic::Add => match register {
+            Some(s) => Recipe::Add { r, s: pinned_or_byte(s) },
+            None => Recipe::AddImm { r, imm },
+        },
+        Mnemonic::Sub => match register {
+            Some(s) => Recipe::Sub { r, s: pinned_or_byte(s) },
+            None => Recipe::SubImm { r, imm },
+        },
+        _ => return None,
+    };
+    Some((recipe, others | KEPT))
+}
+
 fn pinned_or_byte(r: Register) -> u8 {
     let n = register_number(r);
     if r.is_gpr8() { n } else { pinned(n) }
@@ -296,8 +398,10 @@ fn pinned_or_byte(r: Register) -> u8 {
 
 /// Everything that can see the flags behind instruction `n` can compute them again: slow accesses, readers that
 /// want them in the host's flags, the end of the block; and the registers are as instruction `n` left them there.
+#[allow(clippy::too_many_arguments)] // all of what is known of the block
 fn is_enough(
     n: usize,
+    recipe: Recipe,
     registers: u16,
     ins: &[Instruction],
     insns: &[Insn],
@@ -309,12 +413,18 @@ fn is_enough(
     for k in n + 1..ins.len() {
         let i = &ins[k];
         if plans[k] == Plan::Native && insns[k].flags & Insn::ENDS_BLOCK != 0 {
-            return lazy && intact && registers & KEPT == 0 && is_direct(i) && written(i) & registers == 0;
+            // Transfers leave r11 alone until the flags have been left behind.
+            return lazy
+                && intact
+                && recipe.is_lazy()
+                && is_direct(i)
+                && written(i) & registers & !KEPT == 0
+                && (i.rflags_read() & ARITH == 0 || recipe.is_for_host());
         }
         if leaves_always(i, &insns[k], plans[k]) {
             return false;
         }
-        if i.rflags_read() & ARITH != 0 && (!intact || registers & KEPT != 0 || !rereads(i)) {
+        if i.rflags_read() & ARITH != 0 && (!intact || !recipe.is_for_host() || !rereads(i)) {
             return false;
         }
         // PUSH of memory and MOVS change r11 before their second check.
@@ -332,7 +442,7 @@ fn is_enough(
         intact &= written(i) & registers == 0;
     }
     // The next block follows without a branch.
-    lazy && intact && registers & KEPT == 0
+    lazy && intact && recipe.is_lazy()
 }
 
 /// A direct transfer: an edge can lead through what computes the flags. It may be a call.
