@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::NET_UDP_FLOWS;
 use crate::net::packet::{Ipv4, checksum, transport_checksum};
 
 /// Frames of all kinds, to be damaged.
@@ -39,7 +40,7 @@ fn frames() -> Vec<Vec<u8>> {
 }
 
 /// Makes checksums right again, so that damage gets further.
-fn mend(frame: &mut [u8]) {
+pub(super) fn mend(frame: &mut [u8]) {
     let Some(packet) = frame.get_mut(ETHERNET..) else { return };
     let header = packet.first().map_or(0, |first| usize::from(first & 0xf) * 4);
     if header < IPV4 || packet.len() < header {
@@ -191,4 +192,34 @@ fn hostile_data_beyond_the_window_is_not_taken() {
     assert_eq!(rig.stack.tcp.len(), 1);
     rig.stack.close();
     server.join().unwrap();
+}
+
+#[test]
+fn hostile_million_udp_ports_leave_tables_bounded_and_the_gateway_answering() {
+    const PORTS: u16 = 62_500;
+    const TURN: u16 = 2500;
+    const PLACES: u8 = 16;
+    crate::descriptors::raise_to(8 * NET_UDP_FLOWS as u64);
+    let mut rig = Rig::new(NetConfig::default());
+    rig.outside.0.lock().unwrap().sink = Some(Default::default());
+    for place in 0..PLACES {
+        let to = SocketAddrV4::new([203, 0, 113, place].into(), 9);
+        for port in 1..=PORTS {
+            rig.send(&udp_frame(port, to, b""));
+            if port % TURN == 0 {
+                rig.turn_quickly();
+                assert!(rig.stack.udp.len() <= NET_UDP_FLOWS);
+            }
+        }
+    }
+    let stats = rig.stats();
+    let sent = u64::from(PORTS) * u64::from(PLACES);
+    assert_eq!((rig.card.dropped(), stats.rx_frames, stats.udp_opened), (0, sent, sent));
+    assert_eq!(stats.udp_flows, NET_UDP_FLOWS as u64);
+    assert!(stats.limited >= sent - stats.udp_flows, "those that gave way are counted");
+    rig.frames();
+    let mut echo = vec![0; 16];
+    crate::net::packet::Echo { id: 1, sequence: 1, data: &[0; 8] }.write(&mut echo, false);
+    rig.send(&ip_frame(GUEST, GATEWAY, 1, &echo));
+    assert_eq!(rig.answers().len(), 1, "the gateway's echo");
 }

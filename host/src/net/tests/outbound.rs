@@ -406,3 +406,46 @@ fn udp_conversations_are_bounded() {
     assert_eq!(rig.stack.udp.len(), NET_UDP_FLOWS);
     assert_eq!(rig.stats().udp_opened, 10_000);
 }
+
+/// A card that drops what it has no room for would otherwise have most of every burst sent again, and again late.
+#[test]
+fn tcp_sends_no_further_ahead_than_it_may() {
+    const AHEAD: usize = 4 * 1460;
+    let mut rig = Rig::new(NetConfig { ahead: Some(AHEAD), ..NetConfig::default() });
+    let (addr, server) = server(1, |mut stream| {
+        let _ = stream.write_all(&pattern(200_000));
+    });
+    let to = rig.outside.place("203.0.113.5:80", addr);
+    rig.send(&tcp_frame(1000, to, 1, 2));
+    let mut answers = Vec::new();
+    rig.until(|rig| {
+        answers.extend(rig.frames());
+        !answers.is_empty()
+    });
+    let sequence = |frame: &[u8]| {
+        u32::from_be_bytes(frame[ETHERNET + IPV4 + 4..ETHERNET + IPV4 + 8].try_into().unwrap())
+    };
+    let first = sequence(&answers[0]).wrapping_add(1);
+    // The guest says that it has room for 64 KiB and acknowledges nothing but the handshake.
+    let mut ack = tcp_frame(1000, to, 2, 16);
+    ack[ETHERNET + IPV4 + 8..ETHERNET + IPV4 + 12].copy_from_slice(&first.to_be_bytes());
+    super::hostile::mend(&mut ack);
+    rig.send(&ack);
+    let mut end = 0;
+    let mut look = |rig: &mut Rig| {
+        for frame in rig.frames() {
+            let len = (frame.len() - ETHERNET - IPV4 - 20) as i64;
+            // A probe repeats the byte before the first one.
+            let begin = i64::from(sequence(&frame).wrapping_sub(first) as i32);
+            end = end.max(begin + len);
+        }
+        end
+    };
+    rig.until(|rig| look(rig) >= AHEAD as i64);
+    for _ in 0..20 {
+        rig.turn();
+    }
+    assert_eq!(look(&mut rig), AHEAD as i64);
+    rig.stack.close();
+    server.join().unwrap();
+}
