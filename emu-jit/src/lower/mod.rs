@@ -19,6 +19,7 @@ mod memory;
 mod mmx;
 mod plan;
 mod poison;
+mod shifts;
 mod simd;
 mod string;
 mod system;
