@@ -3,6 +3,7 @@
 //! `rules`, `ci`.
 
 mod bare;
+mod bars;
 mod bench_guard;
 mod blocks;
 mod boot;

@@ -167,17 +167,22 @@ impl Translator<'_> {
         self.host = false;
         self.recipe = self.recipes[self.n];
         if self.is_visible() {
-            dynasm!(self.ops
-                ; .arch x64
-                ; mov r10d, eax
-                ; lahf
-                ; seto al
-                ; and ah, !AF
-                ; mov [BYTE r13 + SLOT as i8], ax
-                ; mov eax, r10d
-            );
+            self.store_flags_but_af();
             self.slot = true;
         }
+    }
+
+    /// Stores the host's flags with AF clear. Changes r10 and the host's flags.
+    fn store_flags_but_af(&mut self) {
+        dynasm!(self.ops
+            ; .arch x64
+            ; mov r10d, eax
+            ; lahf
+            ; seto al
+            ; and ah, !AF
+            ; mov [BYTE r13 + SLOT as i8], ax
+            ; mov eax, r10d
+        );
     }
 
     /// Replaces bits of the slot by bits of r10. Whole words are loaded and stored: a load that spans
@@ -251,15 +256,7 @@ impl Translator<'_> {
             Recipe::Shift { size, number, count } => {
                 dynasm!(self.ops ; .arch x64 ; mov r10d, r11d);
                 self.shift_by(size, number, Rm::Reg(host::R10), count, true);
-                dynasm!(self.ops
-                    ; .arch x64
-                    ; mov r10d, eax
-                    ; lahf
-                    ; seto al
-                    ; and ah, !AF
-                    ; mov [BYTE r13 + SLOT as i8], ax
-                    ; mov eax, r10d
-                );
+                self.store_flags_but_af();
             }
             Recipe::Product { signed } => {
                 // The upper half that would not matter.

@@ -2,8 +2,9 @@
 //!
 //! All servers and clients are on the host's loopback address. A table at the end says what was measured.
 
-use super::servers::{Echo, Http, Tls, free_port, get, hash, load, noise, serve};
+use super::servers::{Echo, Http, Tls, free_port, get, hash, load, serve};
 use super::session::{Card, HOST, Session, in_terminal};
+use crate::bars::{Bars, noise};
 use crate::boot::DEBIAN_PROMPT;
 use crate::demo::boot;
 use crate::fixtures::{self, Options as Fixtures, Which};
@@ -54,14 +55,6 @@ struct Size {
     requests: usize,
 }
 
-/// One bar of one card.
-struct Row {
-    card: Card,
-    bar: &'static str,
-    took: Duration,
-    result: Result<String>,
-}
-
 /// What all bars work with.
 struct Course<'a> {
     env86: &'a Path,
@@ -73,8 +66,7 @@ struct Course<'a> {
     /// Where nothing may connect to, and how often something did.
     secret: u16,
     leaks: Arc<AtomicUsize>,
-    only: &'a str,
-    rows: Vec<Row>,
+    bars: Bars,
 }
 
 /// Runs all bars. An error if one fails.
@@ -83,7 +75,7 @@ pub fn run(options: &Options) -> Result<()> {
     let env86 = build_env86()?;
     let part = if options.quick { 10 } else { 1 };
     let size = Size { bytes: 200_000_000 / part, short: 1000 / part, parallel: 200, requests: 10_000 / part };
-    let content = Arc::new(noise(size.bytes));
+    let content = Arc::new(noise(1, size.bytes));
     let leaks = Arc::new(AtomicUsize::new(0));
     let counter = leaks.clone();
     let secret = serve((Ipv4Addr::UNSPECIFIED, 0), move |_| {
@@ -98,53 +90,26 @@ pub fn run(options: &Options) -> Result<()> {
         echo: Echo::start()?,
         secret,
         leaks,
-        only: &options.only,
-        rows: Vec::new(),
+        bars: Bars::new(&options.only),
     };
     for &card in &options.nic {
         step(format!("{}: booting debian", card.flag()));
         if let Err(error) = course.card(card) {
-            course.rows.push(Row { card, bar: "the guest", took: Duration::ZERO, result: Err(error) });
+            course.bars.fail(format!("{}: the guest", card.flag()), error);
         }
         step(format!("{}: saving and restoring debian", card.flag()));
         if let Err(error) = course.restored(card) {
-            course.rows.push(Row { card, bar: "the saved guest", took: Duration::ZERO, result: Err(error) });
+            course.bars.fail(format!("{}: the saved guest", card.flag()), error);
         }
     }
-    course.finish()
+    course.bars.finish("the network does not keep its bars")
 }
 
 impl Course<'_> {
-    fn finish(self) -> Result<()> {
-        println!("\n{:<8} {:<44} {:>8}  result", "card", "bar", "seconds");
-        let mut failed = 0;
-        for Row { card, bar, took, result } in &self.rows {
-            let (card, took) = (card.flag(), took.as_secs_f64());
-            match result {
-                Ok(text) => println!("{card:<8} {bar:<44} {took:8.1}  {text}"),
-                Err(error) => {
-                    failed += 1;
-                    println!("{card:<8} {bar:<44} {took:8.1}  FAILED: {error:#}");
-                }
-            }
-        }
-        println!("\n{} passed, {failed} failed", self.rows.len() - failed);
-        ensure!(failed == 0, "the network does not keep its bars");
-        Ok(())
-    }
-
-    fn bar(&mut self, card: Card, bar: &'static str, measure: impl FnOnce(&Self) -> Result<String>) {
-        if !bar.contains(self.only) {
-            return;
-        }
-        let start = now();
-        let result = measure(self);
-        let took = now() - start;
-        match &result {
-            Ok(text) => step(format!("{}: {bar}: {text} ({:.1} s)", card.flag(), took.as_secs_f64())),
-            Err(error) => step(format!("{}: {bar}: FAILED: {error:#}", card.flag())),
-        }
-        self.rows.push(Row { card, bar, took, result });
+    fn bar(&mut self, card: Card, bar: &str, measure: impl FnOnce(&Self) -> Result<String>) {
+        let mut bars = std::mem::take(&mut self.bars);
+        bars.measure(format!("{}: {bar}", card.flag()), || measure(self));
+        self.bars = bars;
     }
 
     /// env86 with a network that leads to the servers, and a port of the host that leads to the guest's port 80.
@@ -272,7 +237,7 @@ impl Course<'_> {
     fn restored(&mut self, card: Card) -> Result<()> {
         if !["a connection goes on during a save", "network after a restore", "forward after a restore"]
             .iter()
-            .any(|bar| bar.contains(self.only))
+            .any(|bar| self.bars.wants(&format!("{}: {bar}", card.flag())))
         {
             return Ok(());
         }

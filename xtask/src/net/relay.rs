@@ -1,7 +1,8 @@
 //! `cargo xtask net-relay`: real v86 in Node with a network through `env86 network`.
 
-use super::servers::{Http, hash, noise};
+use super::servers::{Http, hash};
 use super::session::HOST;
+use crate::bars::noise;
 use crate::demo::MINI_PROMPT;
 use crate::fixtures::{self, Options as Fixtures, Which};
 use crate::peers;
@@ -58,7 +59,7 @@ pub fn run() -> Result<()> {
     let v86 = peers::v86()?;
     fixtures::build(&Fixtures::cached(Which::Mini, true))?;
     let env86 = build_env86()?;
-    let page = noise(PAGE);
+    let page = noise(1, PAGE);
     let http = Http::start(Arc::new(page.clone()))?;
     let (_relay, url) = Relay::start(&env86, http.port)?;
     step(format!("v86 in Node with {url}"));

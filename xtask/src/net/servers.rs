@@ -25,20 +25,6 @@ pub fn hash(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Bytes that do not repeat soon (xorshift64).
-pub fn noise(len: usize) -> Vec<u8> {
-    let mut state = 0x2545_F491_4F6C_DD1D_u64;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -343,10 +329,10 @@ mod tests {
 
     #[test]
     fn http_server_answers_as_its_table_says() {
-        let server = Http::start(Arc::new(noise(100_000))).unwrap();
+        let server = Http::start(Arc::new(crate::bars::noise(1, 100_000))).unwrap();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port));
         server.publish("x", "text");
-        assert_eq!(get(address, "/big").unwrap(), noise(100_000));
+        assert_eq!(get(address, "/big").unwrap(), crate::bars::noise(1, 100_000));
         assert_eq!(get(address, "/file/x").unwrap(), b"text");
         assert!(get(address, "/file/y").is_err());
         let result = load(address, "/together/5?x", b"ok\n", 5, 5);

@@ -1,6 +1,7 @@
 //! Commands, their streams and their ends.
 
-use super::{Course, MARK, between, names, noise, rate};
+use super::{Course, MARK, between, names, rate};
+use crate::bars::noise;
 use crate::guest::Guest;
 use crate::net::session::in_terminal;
 use crate::run::{now, output, tool};
@@ -22,7 +23,7 @@ const GONE: Duration = Duration::from_secs(2);
 const SCREEN: Duration = Duration::from_secs(60);
 
 /// The line of the manual: input, both outputs, status.
-pub fn example(course: &Course<'_>) -> Result<String> {
+pub fn example(course: &Course) -> Result<String> {
     let mut child = course
         .command(&["-i"], &["sh", "-c", "cat; echo err >&2; exit 7"])
         .stdin(Stdio::piped())
@@ -37,7 +38,7 @@ pub fn example(course: &Course<'_>) -> Result<String> {
 }
 
 /// One run of `true`, seconds.
-fn once(course: &Course<'_>) -> Result<f64> {
+fn once(course: &Course) -> Result<f64> {
     let begin = now();
     let ended = course.command(&[], &["true"]).output()?;
     let took = begin.elapsed().as_secs_f64();
@@ -50,7 +51,7 @@ fn median(times: &mut [f64]) -> Result<f64> {
     times.get(times.len() / 2).copied().context("nothing was measured")
 }
 
-pub fn start(course: &Course<'_>) -> Result<String> {
+pub fn start(course: &Course) -> Result<String> {
     once(course)?; // The host has read the files then.
     let mut times = (0..20).map(|_| once(course)).collect::<Result<Vec<_>>>()?;
     let median = median(&mut times)?;
@@ -59,7 +60,7 @@ pub fn start(course: &Course<'_>) -> Result<String> {
     Ok(text)
 }
 
-pub fn pairs(course: &Course<'_>) -> Result<String> {
+pub fn pairs(course: &Course) -> Result<String> {
     let count = course.size.pairs;
     let begin = now();
     let halves = thread::scope(|scope| {
@@ -77,7 +78,7 @@ pub fn pairs(course: &Course<'_>) -> Result<String> {
 }
 
 /// What runs could leave behind on the host: files, sockets.
-fn leftovers(course: &Course<'_>) -> Result<Vec<String>> {
+fn leftovers(course: &Course) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for directory in ["temporary", "runtime", "home"] {
         found.extend(names(&course.place.join(directory))?);
@@ -107,7 +108,7 @@ fn processes() -> Vec<String> {
     found.map(|path| path.display().to_string()).collect()
 }
 
-pub fn sequence(course: &Course<'_>) -> Result<String> {
+pub fn sequence(course: &Course) -> Result<String> {
     let before = leftovers(course)?;
     let begin = now();
     for number in 0..course.size.sequence {
@@ -146,7 +147,7 @@ const ENDS: &[(&[&str], &[&str], i32)] = &[
     (&["--timeout", "1"], &["sleep", "100"], 124),
 ];
 
-pub fn matrix(course: &Course<'_>) -> Result<String> {
+pub fn matrix(course: &Course) -> Result<String> {
     let (mut count, mut wrong) = (0, Vec::new());
     for input in [Input::Terminal, Input::Pipe, Input::Null, Input::Closed] {
         for (flags, line, status) in ENDS {
@@ -164,7 +165,7 @@ pub fn matrix(course: &Course<'_>) -> Result<String> {
 }
 
 /// The status of a run with this input.
-fn with(course: &Course<'_>, input: Input, flags: &[&str], line: &[&str]) -> Result<Option<i32>> {
+fn with(course: &Course, input: Input, flags: &[&str], line: &[&str]) -> Result<Option<i32>> {
     let mut command = course.command(flags, line);
     match input {
         Input::Pipe => drop(command.stdin(Stdio::piped())),
@@ -180,7 +181,7 @@ fn with(course: &Course<'_>, input: Input, flags: &[&str], line: &[&str]) -> Res
 }
 
 /// A shell's script that finds the command in its parameters.
-fn within(course: &Course<'_>, script: &str, command: &Command) -> Command {
+fn within(course: &Course, script: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", script, "sh"]).arg(command.get_program()).args(command.get_args());
     course.at_home(&mut shell);
@@ -199,7 +200,7 @@ const TERMINAL_ENDS: &[(&[&str], &str, &str, i32)] = &[
     (&[], "sleep 100", "INT", 128 + 2),
 ];
 
-pub fn terminals(course: &Course<'_>) -> Result<String> {
+pub fn terminals(course: &Course) -> Result<String> {
     let ends = TERMINAL_ENDS.iter().map(|end| (*end, ""));
     let by_timeout = ((&[][..], "sleep 100", "", 124), "timeout --foreground 2 ");
     for ((flags, script, signal, status), prefix) in ends.chain([by_timeout]) {
@@ -224,7 +225,7 @@ pub fn terminals(course: &Course<'_>) -> Result<String> {
     Ok(format!("{} ends, settings as before", TERMINAL_ENDS.len() + 1))
 }
 
-pub fn full_screen(course: &Course<'_>) -> Result<String> {
+pub fn full_screen(course: &Course) -> Result<String> {
     let sizes = [(24, 80), (40, 100), (10, 30), (50, 132)];
     let env86 = course.command(&["-i", "-t"], &["vi", "/etc/passwd"]);
     let mut command = in_terminal(&within(course, "stty rows 24 cols 80; exec \"$@\"", &env86))?;
@@ -253,7 +254,7 @@ fn terminal_below(script: u32) -> Result<PathBuf> {
     Ok(fs::read_link(format!("/proc/{child}/fd/0"))?)
 }
 
-pub fn stream(course: &Course<'_>) -> Result<String> {
+pub fn stream(course: &Course) -> Result<String> {
     let sent = noise(7, course.size.stream);
     let mut child = course.command(&["-i"], &["cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let begin = now();

@@ -1,6 +1,7 @@
 //! Files of the host through a mount.
 
-use super::{Course, between, noise, rate};
+use super::{Course, between, rate};
+use crate::bars::noise;
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File, FileTimes, Permissions};
 use std::io::{Read, Write};
@@ -27,14 +28,14 @@ touch -d @1000000000 c; [ $(stat -c %Y b) = 1000000000 ] || no 'times'
 mkfifo p; (echo through >p) & [ \"$(cat p)\" = through ] || no 'pipes'
 n=$(printf '%255s' | tr ' ' n); : >$n; [ -e $n ] || no 'long names'; rm -r /mnt/local";
 
-pub fn local(course: &Course<'_>) -> Result<String> {
+pub fn local(course: &Course) -> Result<String> {
     let wrong = course.script(LOCAL)?;
     ensure!(wrong.is_empty(), "{}", wrong.trim().replace('\n', "; "));
     ensure!(!course.files().join("local").exists(), "it is still there");
     Ok("open files, renames, appends, 5 GB, links, modes, times, pipes, names".to_owned())
 }
 
-pub fn directory(course: &Course<'_>) -> Result<String> {
+pub fn directory(course: &Course) -> Result<String> {
     let (count, many) = (course.size.entries, course.files().join("many"));
     fs::create_dir(&many)?;
     for number in 0..count {
@@ -52,7 +53,7 @@ pub fn directory(course: &Course<'_>) -> Result<String> {
     Ok(format!("{count} entries listed in {list:.2} s, removed in {remove:.1} s"))
 }
 
-pub fn large(course: &Course<'_>) -> Result<String> {
+pub fn large(course: &Course) -> Result<String> {
     let (from, to) = (course.files().join("large"), course.files().join("copy"));
     let pieces = course.size.file / PIECE as u64;
     let piece = noise(1, PIECE);
@@ -92,7 +93,7 @@ fn same(one: &Path, two: &Path) -> Result<bool> {
 
 /// Makes the tree, of files in a hundred directories with all that `tar` keeps, unless it is there. Names of its
 /// top are `tree`.
-pub fn make_tree(course: &Course<'_>) -> Result<()> {
+pub fn make_tree(course: &Course) -> Result<()> {
     let top = course.files().join("tree");
     if top.is_dir() {
         return Ok(());
@@ -147,7 +148,7 @@ fn listed(top: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-pub fn tree(course: &Course<'_>) -> Result<String> {
+pub fn tree(course: &Course) -> Result<String> {
     make_tree(course)?;
     let times = course.script(
         "set -e; cd /mnt; up() { read u x </proc/uptime; echo $u; }; a=$(up); tar cf out.tar tree; b=$(up); \

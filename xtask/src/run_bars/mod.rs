@@ -13,15 +13,15 @@ mod commands;
 mod files;
 mod walk;
 
+use crate::bars::Bars;
 use crate::fixtures::{self, Options as Fixtures, Which};
 use crate::round_trip::copy;
-use crate::run::{build_env86, now, output, step, target_dir};
+use crate::run::{build_env86, output, step, target_dir};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
 
 /// Options of `cargo xtask run-bars`.
 #[derive(Args)]
@@ -50,23 +50,14 @@ struct Size {
     entries: usize,
 }
 
-/// A bar and what was measured.
-struct Row {
-    bar: &'static str,
-    took: Duration,
-    result: Result<String>,
-}
-
 /// What all bars work with.
-struct Course<'a> {
+struct Course {
     env86: PathBuf,
     /// An image with a raw snapshot.
     image: PathBuf,
     /// Where everything lies that is made here, and nothing else.
     place: PathBuf,
     size: Size,
-    only: &'a str,
-    rows: Vec<Row>,
 }
 
 /// Marks processes that were started here.
@@ -96,58 +87,30 @@ pub fn run(options: &Options) -> Result<()> {
             entries: 100_000,
         }
     };
-    let mut course = Course { env86, image, place, size, only: &options.only, rows: Vec::new() };
-    course.bar("streams and status of one command", commands::example);
-    course.bar("start from a raw snapshot, median of 20", commands::start);
-    course.bar("runs two at a time", commands::pairs);
-    course.bar("runs in sequence leave nothing", commands::sequence);
-    course.bar("statuses with every kind of input", commands::matrix);
-    course.bar("terminal settings after every end", commands::terminals);
-    course.bar("full-screen program follows resizes", commands::full_screen);
-    course.bar("bytes through standard streams", commands::stream);
-    course.bar("files as in a local directory", files::local);
-    course.bar("large file through a mount", files::large);
-    course.bar("large directory through a mount", files::directory);
-    course.bar("tree through tar and a mount", files::tree);
-    course.bar("walk of the tree, beside QEMU", walk::walk);
-    course.finish()
+    let course = Course { env86, image, place, size };
+    let mut bars = Bars::new(&options.only);
+    let mut bar = |name: &str, measure: fn(&Course) -> Result<String>| {
+        bars.measure(name.to_owned(), || measure(&course));
+    };
+    bar("streams and status of one command", commands::example);
+    bar("start from a raw snapshot, median of 20", commands::start);
+    bar("runs two at a time", commands::pairs);
+    bar("runs in sequence leave nothing", commands::sequence);
+    bar("statuses with every kind of input", commands::matrix);
+    bar("terminal settings after every end", commands::terminals);
+    bar("full-screen program follows resizes", commands::full_screen);
+    bar("bytes through standard streams", commands::stream);
+    bar("files as in a local directory", files::local);
+    bar("large file through a mount", files::large);
+    bar("large directory through a mount", files::directory);
+    bar("tree through tar and a mount", files::tree);
+    bar("walk of the tree, beside QEMU", walk::walk);
+    let _ = fs::remove_dir_all(&course.image);
+    let _ = fs::remove_dir_all(&course.place);
+    bars.finish("`env86 run` does not keep its bars")
 }
 
-impl Course<'_> {
-    fn bar(&mut self, bar: &'static str, measure: impl FnOnce(&Self) -> Result<String>) {
-        if !bar.contains(self.only) {
-            return;
-        }
-        let start = now();
-        let result = measure(self);
-        let took = now() - start;
-        match &result {
-            Ok(text) => step(format!("{bar}: {text} ({:.1} s)", took.as_secs_f64())),
-            Err(error) => step(format!("{bar}: FAILED: {error:#}")),
-        }
-        self.rows.push(Row { bar, took, result });
-    }
-
-    fn finish(self) -> Result<()> {
-        let _ = fs::remove_dir_all(&self.image);
-        let _ = fs::remove_dir_all(&self.place);
-        println!("\n{:<40} {:>8}  result", "bar", "seconds");
-        let mut failed = 0;
-        for Row { bar, took, result } in &self.rows {
-            let took = took.as_secs_f64();
-            match result {
-                Ok(text) => println!("{bar:<40} {took:8.1}  {text}"),
-                Err(error) => {
-                    failed += 1;
-                    println!("{bar:<40} {took:8.1}  FAILED: {error:#}");
-                }
-            }
-        }
-        println!("\n{} passed, {failed} failed", self.rows.len() - failed);
-        ensure!(failed == 0, "`env86 run` does not keep its bars");
-        Ok(())
-    }
-
+impl Course {
     /// `env86 run FLAGS IMAGE -- LINE`, with places of its own for all it may leave behind.
     fn command(&self, flags: &[&str], line: &[&str]) -> Command {
         let mut command = Command::new(&self.env86);
@@ -193,20 +156,6 @@ fn between(text: &str) -> Result<f64> {
     let times: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let [from, to] = times[..] else { anyhow::bail!("no times in {text:?}") };
     Ok(to - from)
-}
-
-/// Bytes that do not repeat soon (xorshift64), different for each seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut bytes = Vec::with_capacity(len + 8);
-    while bytes.len() < len {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend(state.to_le_bytes());
-    }
-    bytes.truncate(len);
-    bytes
 }
 
 /// Names in a directory and below, for comparing.

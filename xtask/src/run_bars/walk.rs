@@ -54,7 +54,7 @@ fn fastest(text: &str) -> Result<(f64, usize)> {
     walks.into_iter().min_by(|one, two| one.0.total_cmp(&two.0)).context("no walk")
 }
 
-pub fn walk(course: &Course<'_>) -> Result<String> {
+pub fn walk(course: &Course) -> Result<String> {
     make_tree(course)?;
     let files = course.size.files as f64;
     let (ours, lines) = fastest(&course.script(&script())?)?;
@@ -69,7 +69,7 @@ pub fn walk(course: &Course<'_>) -> Result<String> {
 }
 
 /// The same in QEMU: the guest's root and the files are exported by 9p.
-fn qemu(course: &Course<'_>) -> Result<(f64, usize)> {
+fn qemu(course: &Course) -> Result<(f64, usize)> {
     step("booting the same guest in QEMU");
     let fixture = fixtures::directory().join("mini");
     let root = course.place.join("root");
