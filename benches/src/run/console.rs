@@ -27,7 +27,7 @@ pub struct Line {
 }
 
 /// What a command of the guest's agent did.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
     /// Host time from the end of its START line to the beginning of its END line; `None` if this process saw both
     /// at once, because it was late.
@@ -40,6 +40,38 @@ pub struct Outcome {
     pub status: u32,
     /// Other lines, for messages.
     pub said: Vec<String>,
+}
+
+/// A command of the agent whose lines are coming.
+#[derive(Default)]
+struct Run {
+    outcome: Outcome,
+    /// When the end of its START line came.
+    start: Option<Instant>,
+}
+
+impl Run {
+    /// Takes a line. The outcome, if it was the last one.
+    fn line(&mut self, line: Line) -> Result<Option<Outcome>> {
+        let words: Vec<_> = line.text.split(' ').collect();
+        let outcome = &mut self.outcome;
+        match (words.as_slice(), self.start) {
+            (["START", _], _) => self.start = Some(line.ended),
+            (["END", _, checksum, rest @ ..], Some(start)) => {
+                let time = line.begun.saturating_duration_since(start);
+                outcome.time = (!time.is_zero()).then_some(time);
+                outcome.checksum = Some((*checksum).to_owned());
+                outcome.guest_time =
+                    rest.first().and_then(|text| text.parse().ok()).map(Duration::from_micros);
+            }
+            (["DONE", status], _) => {
+                outcome.status = status.parse().context("exit status")?;
+                return Ok(Some(std::mem::take(outcome)));
+            }
+            _ => outcome.said.push(line.text),
+        }
+        Ok(None)
+    }
 }
 
 /// A process that ends with its owner, also when it is stopped.
@@ -172,26 +204,10 @@ impl Console {
     /// It does not end until `deadline`, or the process ended.
     pub fn command(&mut self, command: &str, deadline: Instant) -> Result<Outcome> {
         self.send(command)?;
-        let mut outcome =
-            Outcome { time: None, checksum: None, guest_time: None, status: 0, said: Vec::new() };
-        let mut start = None;
+        let mut run = Run::default();
         loop {
-            let line = self.line(deadline)?;
-            let words: Vec<_> = line.text.split(' ').collect();
-            match (words.as_slice(), start) {
-                (["START", _], _) => start = Some(line.ended),
-                (["END", _, checksum, rest @ ..], Some(start)) => {
-                    outcome.time =
-                        Some(line.begun.saturating_duration_since(start)).filter(|time| !time.is_zero());
-                    outcome.checksum = Some((*checksum).to_owned());
-                    let micros = rest.first().and_then(|text| text.parse().ok());
-                    outcome.guest_time = micros.map(Duration::from_micros);
-                }
-                (["DONE", status], _) => {
-                    outcome.status = status.parse().context("exit status")?;
-                    return Ok(outcome);
-                }
-                _ => outcome.said.push(line.text),
+            if let Some(outcome) = run.line(self.line(deadline)?)? {
+                return Ok(outcome);
             }
         }
     }
@@ -266,17 +282,31 @@ mod tests {
         if console.wait_for_line("AGENT", soon()).is_err() {
             return;
         }
-        let line = "echo START a; echo noise; sleep 0.1; echo END a 00ff 1500; exit 3";
+        let line = "echo START a; echo noise; echo END a 00ff 1500; exit 3";
         let outcome = console.command(line, soon()).unwrap();
         assert_eq!((outcome.status, outcome.checksum.as_deref()), (3, Some("00ff")));
         assert_eq!(outcome.guest_time, Some(Duration::from_micros(1500)));
-        assert!(outcome.time.is_some());
         assert_eq!(outcome.said, ["noise"]);
-        // In one piece: nobody knows how long it took.
-        let outcome = console.command("printf 'START a\\nEND a 00ff 1500\\n'", soon()).unwrap();
-        assert_eq!((outcome.time, outcome.checksum.as_deref()), (None, Some("00ff")));
         let outcome = console.command("echo END b 1", soon()).unwrap();
         assert_eq!((outcome.time, outcome.status), (None, 0));
+    }
+
+    /// What a run took whose START and END lines came in pieces at these milliseconds: begin, end, begin, end.
+    fn took(milliseconds: [u64; 4]) -> Option<Duration> {
+        let zero = now();
+        let [start_begun, start_ended, end_begun, end_ended] =
+            milliseconds.map(|ms| zero + Duration::from_millis(ms));
+        let mut run = Run::default();
+        let line = |text: &str, begun, ended| Line { text: text.to_owned(), begun, ended };
+        assert!(run.line(line("START a", start_begun, start_ended)).unwrap().is_none());
+        assert!(run.line(line("END a 00ff 1500", end_begun, end_ended)).unwrap().is_none());
+        run.line(line("DONE 0", end_ended, end_ended)).unwrap().unwrap().time
+    }
+
+    #[test]
+    fn time_is_from_the_end_of_the_first_line_to_the_beginning_of_the_second() {
+        assert_eq!(took([0, 3, 10, 14]), Some(Duration::from_millis(7)));
+        assert_eq!(took([5, 5, 5, 5]), None, "in one piece: nobody knows how long it took");
     }
 
     #[test]
