@@ -8,6 +8,7 @@
 //! | `engines.rs` | who takes part, how each is started |
 //! | `console.rs` | a guest's console: lines and when they came |
 //! | `session.rs` | one booted guest per engine; one at a time runs |
+//! | `rounds.rs` | who runs when, how often, and what counts |
 //! | `machine.rs` | boot, restore, idle, memory |
 //! | `network.rs` | `benches network`: transfers over the network cards |
 //! | `probe.rs` | whether others used the host's processor |
@@ -23,6 +24,7 @@ pub mod network;
 mod probe;
 mod programs;
 mod results;
+mod rounds;
 mod session;
 mod workloads;
 
@@ -33,15 +35,12 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 
-use crate::clock::progress;
 use crate::report::{Header, write_json};
 use crate::workspace;
 use engines::{Contestants, Engine};
 use image::GuestImage;
-use probe::Probe;
-use results::{Results, Row, Unit};
-use session::Session;
-use workloads::{Group, Workload};
+use results::Results;
+use workloads::Workload;
 
 /// Options of `run`.
 #[derive(Args)]
@@ -69,15 +68,6 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     v86: Option<PathBuf>,
 }
-
-/// A workload that takes less than this in a turn runs again, seconds, in a full run and in a quick one: the shorter
-/// it is, the more of its time is what the host does besides.
-const ENOUGH: [f64; 2] = [0.2, 0.02];
-/// But not more often than this.
-const REPEATS: u32 = 4;
-/// A run that was disturbed is repeated until one is not, but at most so often, and not past so many seconds.
-const DISTURBED_REPEATS: u32 = 10;
-const DISTURBED_ENOUGH: f64 = 1.0;
 
 /// Runs the comparison.
 ///
@@ -123,7 +113,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut rows = Vec::new();
     if !chosen.is_empty() {
         let disturbed;
-        (rows, disturbed) = measure(&contestants, &guest, &chosen, rounds, options.quick)?;
+        (rows, disturbed) = rounds::measure(&contestants, &guest, &chosen, rounds, options.quick)?;
         header.note(disturbed);
     }
     machine::measure(&plan, &contestants, &mini, &mut machine_rows)?;
@@ -174,136 +164,4 @@ fn provide(wanted: &[Engine], options: &Options) -> Result<()> {
         let _ = xtask(&["peers"])?;
     }
     Ok(())
-}
-
-/// Runs the workloads in all guests. In each round, every workload runs on every engine in turn, beginning with
-/// another engine each round, so that a change of the host's speed meets all of them. The rows, and how often others
-/// used the processor.
-fn measure(
-    contestants: &Contestants,
-    guest: &GuestImage,
-    chosen: &[Workload],
-    rounds: u32,
-    quick: bool,
-) -> Result<(Vec<Row>, String)> {
-    let timeout = Duration::from_secs(if quick { 300 } else { 600 });
-    let mut sessions = Session::start_all(contestants, guest)?;
-    let mut rows: Vec<Row> = chosen
-        .iter()
-        .map(|w| Row::new(w.name, w.group, Unit::Seconds, &w.size[usize::from(quick)].to_string()))
-        .collect();
-    warm_up(contestants, guest, chosen, &mut sessions, &mut rows, timeout);
-    let mut probe = Probe::new();
-    let (mut turns, mut disturbed_turns) = (0, 0);
-    for round in 1..=rounds {
-        for (workload, row) in chosen.iter().zip(&mut rows) {
-            if quick && round > 1 && workload.group == Group::Programs {
-                continue;
-            }
-            progress(&format!("round {round} of {rounds}: {}", workload.name));
-            let count = sessions.len();
-            for turn in 0..count {
-                let session = &mut sessions[(turn + round as usize) % count];
-                let engine = session.engine();
-                if row.cell(engine).error.is_some() {
-                    continue;
-                }
-                let cell = row.cell(engine);
-                let (mut spent, mut runs, mut calm) = (0.0, 0, false);
-                let mut disturbed_before = probe.is_disturbed();
-                let mut again = |outcome| {
-                    spent += record(engine, cell, outcome, spent > 0.0);
-                    runs += 1;
-                    let disturbed = probe.is_disturbed();
-                    calm |= !disturbed && !disturbed_before;
-                    disturbed_before = disturbed;
-                    let few = spent < ENOUGH[usize::from(quick)] && runs < REPEATS;
-                    let wait = !quick && !calm && spent < DISTURBED_ENOUGH && runs < DISTURBED_REPEATS;
-                    cell.error.is_none() && (few || wait)
-                };
-                let result = session.run(contestants, guest, &workload.command(quick), timeout, &mut again);
-                turns += 1;
-                disturbed_turns += u32::from(!calm);
-                if let Err(error) = result {
-                    cell.error = Some(format!("{error:#}"));
-                } else if spent == 0.0 && cell.error.is_none() {
-                    cell.error = Some("its beginning and its end were seen at once each time".to_owned());
-                }
-                if let Some(error) = &cell.error {
-                    progress(&format!("{} on {}: {error}", workload.name, engine.name()));
-                }
-            }
-        }
-    }
-    Ok((rows, format!("Others used the processor in {disturbed_turns} of {turns} turns")))
-}
-
-/// Whole programs are read from the disk once before they are measured, or found missing.
-fn warm_up(
-    contestants: &Contestants,
-    guest: &GuestImage,
-    chosen: &[Workload],
-    sessions: &mut [Session],
-    rows: &mut [Row],
-    timeout: Duration,
-) {
-    for (workload, row) in chosen.iter().zip(rows).filter(|(w, _)| w.group == Group::Programs) {
-        progress(&format!("warming up: {}", workload.name));
-        for session in &mut *sessions {
-            let command = format!("/bench/whole {}", workload.name);
-            let mut error = None;
-            let result = session.run(contestants, guest, &command, timeout, &mut |outcome| {
-                error = match outcome.status {
-                    0 => None,
-                    3 => Some("the guest has no such program".to_owned()),
-                    status => Some(format!("exit status {status}: {}", outcome.said.join(" "))),
-                };
-                false
-            });
-            let error = result.err().map(|error| format!("{error:#}")).or(error);
-            if let Some(error) = &error {
-                progress(&format!("{} on {}: {error}", workload.name, session.engine().name()));
-            }
-            row.cell(session.engine()).error = error;
-        }
-    }
-}
-
-/// Enters one run into its cell, `again` if this round has a sample already. Its time in seconds; 0 if nobody saw
-/// how long it took.
-fn record(engine: Engine, cell: &mut results::Cell, mut outcome: console::Outcome, again: bool) -> f64 {
-    // A native program has the host's clock; its lines would only add how late this process woke up.
-    if engine == Engine::Native {
-        outcome.time = outcome.guest_time.take().or(outcome.time);
-    }
-    match (&outcome.time, &outcome.checksum) {
-        (Some(time), Some(checksum)) if outcome.status == 0 => {
-            if cell.checksum.as_ref().is_some_and(|before| before != checksum) {
-                cell.error = Some("wrong result: another one than in the round before".to_owned());
-            }
-            cell.checksum = Some(checksum.clone());
-            let (time, guest) = (time.as_secs_f64(), outcome.guest_time.map(|time| time.as_secs_f64()));
-            match cell.samples.last_mut() {
-                Some(least) if again && *least <= time => {}
-                Some(least) if again => {
-                    *least = time;
-                    if let (Some(last), Some(guest)) = (cell.guest_seconds.last_mut(), guest) {
-                        *last = guest;
-                    }
-                }
-                _ => {
-                    cell.samples.push(time);
-                    cell.guest_seconds.extend(guest);
-                }
-            }
-            return time;
-        }
-        (None, Some(_)) if outcome.status == 0 => {}
-        // A program that found its own result wrong says so.
-        _ if outcome.said.iter().any(|line| line.starts_with("BAD ")) => {
-            cell.error = Some(format!("wrong result: {}", outcome.said.join(" ")));
-        }
-        _ => cell.error = Some(format!("exit status {}: {}", outcome.status, outcome.said.join(" "))),
-    }
-    0.0
 }

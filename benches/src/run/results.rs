@@ -14,6 +14,9 @@ use crate::stats::{Summary, geometric_mean};
 /// and END lines and the program's start lie between the two.
 const CLOCK_TOLERANCE: (f64, f64) = (0.01, 0.01);
 
+/// So many undisturbed turns are enough to leave the others out.
+pub const CALM_ENOUGH: usize = 3;
+
 /// What a row's numbers are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,7 +46,9 @@ impl Unit {
 pub struct Cell {
     /// One number for each round: the smallest of its runs.
     pub samples: Vec<f64>,
-    /// Median and extremes of the samples.
+    /// Of each sample, whether nobody else used the processor meanwhile; empty where nobody asked.
+    pub calm: Vec<bool>,
+    /// Median and extremes of the samples that count.
     pub summary: Option<Summary>,
     /// What the program printed as its checksum.
     pub checksum: Option<String>,
@@ -54,6 +59,25 @@ pub struct Cell {
 }
 
 impl Cell {
+    /// Enters a round's time, the guest's own, both in seconds, and whether nobody else used the processor.
+    pub fn add(&mut self, time: f64, guest: Option<f64>, calm: bool) {
+        self.samples.push(time);
+        self.guest_seconds.extend(guest);
+        self.calm.push(calm);
+    }
+
+    /// How many turns were undisturbed.
+    pub fn calm(&self) -> usize {
+        self.calm.iter().filter(|calm| **calm).count()
+    }
+
+    /// The samples that count: the undisturbed ones, if there are enough of them, else all.
+    fn counted(&self) -> Vec<f64> {
+        let all = self.calm() < CALM_ENOUGH;
+        let calm = self.calm.iter().chain(std::iter::repeat(&false));
+        self.samples.iter().zip(calm).filter(|(_, calm)| all || **calm).map(|(time, _)| *time).collect()
+    }
+
     /// The median, unless something is wrong with the run.
     pub fn median(&self) -> Option<f64> {
         if self.error.is_some() { None } else { self.summary.map(|summary| summary.median) }
@@ -99,16 +123,17 @@ impl Row {
         self.cells.get(&engine)?.median()
     }
 
-    /// One engine's time divided by another's: the median over the rounds, since what slows the host down for a while
-    /// slows both in the same round.
+    /// One engine's time divided by another's. If both had enough undisturbed turns, it is that of the medians; else
+    /// the median over the rounds, since what slows the host down for a while slows both in the same round.
     pub fn ratio(&self, engine: Engine, base: Engine) -> Option<f64> {
         let (over, under) = (self.median(engine)?, self.median(base)?);
-        let samples = |engine| self.cells.get(&engine).map(|cell| cell.samples.as_slice());
-        let ratio = match (samples(engine)?, samples(base)?) {
-            (a, b) if a.len() == b.len() => {
-                Summary::of(&a.iter().zip(b).map(|(a, b)| a / b).collect::<Vec<_>>())?.median
-            }
-            _ => over / under,
+        let (over_cell, under_cell) = (self.cells.get(&engine)?, self.cells.get(&base)?);
+        let disturbed = over_cell.calm() < CALM_ENOUGH || under_cell.calm() < CALM_ENOUGH;
+        let (a, b) = (&over_cell.samples, &under_cell.samples);
+        let ratio = if disturbed && a.len() == b.len() {
+            Summary::of(&a.iter().zip(b).map(|(a, b)| a / b).collect::<Vec<_>>())?.median
+        } else {
+            over / under
         };
         ratio.is_finite().then_some(ratio)
     }
@@ -117,7 +142,7 @@ impl Row {
     fn finish(&mut self) {
         let mut expected: Option<String> = None;
         for cell in self.cells.values_mut() {
-            cell.summary = Summary::of(&cell.samples);
+            cell.summary = Summary::of(&cell.counted());
             let Some(checksum) = &cell.checksum else { continue };
             let expected = expected.get_or_insert_with(|| checksum.clone());
             if expected != checksum && cell.error.is_none() {
@@ -404,6 +429,26 @@ pub mod tests {
         row.cell(Engine::Native).samples = vec![0.1, 0.3, 0.2];
         row.cell(Engine::Env86).samples = vec![0.2, 0.6, 0.5];
         assert_eq!(row.ratio(Engine::Env86, Engine::Native), Some(2.0));
+    }
+
+    #[test]
+    fn disturbed_rounds_do_not_count_if_there_are_others() {
+        let mut results = results(&[(Engine::Native, 0.1, "00"), (Engine::Env86, 0.2, "00")]);
+        let row = &mut results.rows[0];
+        for cell in row.cells.values_mut() {
+            cell.calm = vec![true; 3];
+        }
+        let cell = row.cell(Engine::Env86);
+        for time in [0.4, 0.5, 0.6, 0.7] {
+            cell.add(time, None, false);
+        }
+        results.finish();
+        let row = &mut results.rows[0];
+        assert_eq!(row.median(Engine::Env86), Some(0.2));
+        assert_eq!(row.ratio(Engine::Env86, Engine::Native), Some(2.0));
+        row.cell(Engine::Env86).calm = vec![true, true, false, false, false, false, false];
+        results.finish();
+        assert_eq!(results.rows[0].median(Engine::Env86), Some(0.4), "two are not enough");
     }
 
     #[test]

@@ -56,6 +56,11 @@ impl Group {
     pub fn native_is_limit(self) -> bool {
         !matches!(self, Self::System | Self::Machine)
     }
+
+    /// Whether nothing but the processor decides about the time: no caches, no kernel.
+    pub fn is_processor_alone(self) -> bool {
+        matches!(self, Self::Integer | Self::X87 | Self::Sse2 | Self::Branches)
+    }
 }
 
 /// How a program of ours is compiled.

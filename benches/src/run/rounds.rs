@@ -1,0 +1,268 @@
+//! Rounds: which workload runs on which engine when, how often, and which of its times count.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::console::Outcome;
+use super::engines::{Contestants, Engine};
+use super::image::GuestImage;
+use super::probe::Probe;
+use super::results::{CALM_ENOUGH, Cell, Row, Unit};
+use super::session::Session;
+use super::workloads::{Group, Workload};
+use crate::clock::{now, progress};
+
+/// A workload that takes less than this in a turn runs again, seconds, in a full run and in a quick one: the shorter
+/// it is, the more of its time is what the host does besides.
+const ENOUGH: [f64; 2] = [0.2, 0.02];
+/// But not more often than this.
+const REPEATS: u32 = 4;
+/// A run that was disturbed is repeated until one is not, but at most so often, and not past so many seconds.
+const DISTURBED_REPEATS: u32 = 6;
+const DISTURBED_ENOUGH: f64 = 0.5;
+/// Who disturbs often goes away after a while: so long a full run waits for that with more rounds.
+const MORE: Duration = Duration::from_secs(180);
+
+/// Runs the workloads in all guests. In each round, every workload runs on every engine in turn, beginning with
+/// another engine each round, so that a change of the host's speed meets all of them. The rows, and how often others
+/// used the processor.
+///
+/// # Errors
+/// The host's. What does not run is told in its cell.
+pub fn measure(
+    contestants: &Contestants,
+    guest: &GuestImage,
+    chosen: &[Workload],
+    rounds: u32,
+    quick: bool,
+) -> Result<(Vec<Row>, String)> {
+    let mut rows: Vec<Row> = chosen
+        .iter()
+        .map(|w| Row::new(w.name, w.group, Unit::Seconds, &w.size[usize::from(quick)].to_string()))
+        .collect();
+    let mut course = Course {
+        contestants,
+        guest,
+        quick,
+        timeout: Duration::from_secs(if quick { 300 } else { 600 }),
+        sessions: Session::start_all(contestants, guest)?,
+        probe: Probe::new(),
+        turns: 0,
+        disturbed: 0,
+    };
+    for (workload, row) in chosen.iter().zip(&mut rows).filter(|(w, _)| w.group == Group::Programs) {
+        course.warm_up(workload, row);
+    }
+    for round in 1..=rounds {
+        for (workload, row) in chosen.iter().zip(&mut rows) {
+            if quick && round > 1 && workload.group == Group::Programs {
+                continue;
+            }
+            progress(&format!("round {round} of {rounds}: {}", workload.name));
+            course.round(round, workload, row);
+        }
+    }
+    if !quick {
+        course.more_rounds(rounds, chosen, &mut rows);
+    }
+    Ok((rows, format!("Others used the processor in {} of {} turns", course.disturbed, course.turns)))
+}
+
+/// What all rounds work with.
+struct Course<'a> {
+    contestants: &'a Contestants,
+    guest: &'a GuestImage,
+    quick: bool,
+    timeout: Duration,
+    sessions: Vec<Session>,
+    probe: Probe,
+    turns: u32,
+    /// Turns without an undisturbed run.
+    disturbed: u32,
+}
+
+impl Course<'_> {
+    /// A whole program is read from the disk once before it is measured, or found missing.
+    fn warm_up(&mut self, workload: &Workload, row: &mut Row) {
+        progress(&format!("warming up: {}", workload.name));
+        for session in &mut self.sessions {
+            let command = format!("/bench/whole {}", workload.name);
+            let mut error = None;
+            let result = session.run(self.contestants, self.guest, &command, self.timeout, &mut |outcome| {
+                error = match outcome.status {
+                    0 => None,
+                    3 => Some("the guest has no such program".to_owned()),
+                    status => Some(format!("exit status {status}: {}", outcome.said.join(" "))),
+                };
+                false
+            });
+            let error = result.err().map(|error| format!("{error:#}")).or(error);
+            if let Some(error) = &error {
+                progress(&format!("{} on {}: {error}", workload.name, session.engine().name()));
+            }
+            row.cell(session.engine()).error = error;
+        }
+    }
+
+    /// One turn of a workload on each engine.
+    fn round(&mut self, round: u32, workload: &Workload, row: &mut Row) {
+        let count = self.sessions.len();
+        for turn in 0..count {
+            let index = (turn + round as usize) % count;
+            let cell = row.cell(self.sessions[index].engine());
+            if cell.error.is_none() {
+                self.turn(index, workload, cell);
+            }
+        }
+    }
+
+    fn turn(&mut self, index: usize, workload: &Workload, cell: &mut Cell) {
+        let session = &mut self.sessions[index];
+        let (engine, probe, quick) = (session.engine(), &mut self.probe, self.quick);
+        let (mut spent, mut runs, mut turn) = (0.0, 0, Turn::default());
+        let mut disturbed_before = probe.is_disturbed();
+        let mut again = |outcome| {
+            let run = record(engine, cell, outcome);
+            let disturbed = probe.is_disturbed();
+            if let Some(run) = run {
+                spent += run.time;
+                turn.add(run, !disturbed && !disturbed_before);
+            }
+            runs += 1;
+            disturbed_before = disturbed;
+            let few = spent < ENOUGH[usize::from(quick)] && runs < REPEATS;
+            let wait = !quick && !turn.calm && spent < DISTURBED_ENOUGH && runs < DISTURBED_REPEATS;
+            cell.error.is_none() && (few || wait)
+        };
+        let result =
+            session.run(self.contestants, self.guest, &workload.command(quick), self.timeout, &mut again);
+        self.turns += 1;
+        self.disturbed += u32::from(!turn.calm);
+        match (result, turn.best) {
+            (Err(error), _) => cell.error = Some(format!("{error:#}")),
+            (Ok(()), Some(run)) => cell.add(run.time, run.guest, turn.calm),
+            (Ok(()), None) if cell.error.is_none() => {
+                cell.error = Some("its beginning and its end were seen at once each time".to_owned());
+            }
+            (Ok(()), None) => {}
+        }
+        if let Some(error) = &cell.error {
+            progress(&format!("{} on {}: {error}", workload.name, engine.name()));
+        }
+    }
+
+    /// What is the processor's alone gets more rounds while an engine lacks undisturbed turns: an engine that met
+    /// others more often than its peers would seem slower than it is.
+    fn more_rounds(&mut self, rounds: u32, chosen: &[Workload], rows: &mut [Row]) {
+        let deadline = now() + MORE;
+        for round in rounds + 1.. {
+            let mut complete = true;
+            for (workload, row) in chosen.iter().zip(&mut *rows) {
+                let lacks = |cell: &Cell| cell.error.is_none() && cell.calm() < CALM_ENOUGH;
+                if !workload.group.is_processor_alone() || !row.cells.values().any(lacks) {
+                    continue;
+                }
+                if now() >= deadline {
+                    return;
+                }
+                complete = false;
+                progress(&format!("round {round}, others used the processor before: {}", workload.name));
+                self.round(round, workload, row);
+            }
+            if complete {
+                return;
+            }
+        }
+    }
+}
+
+/// A run's times in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Run {
+    time: f64,
+    /// The guest's own.
+    guest: Option<f64>,
+}
+
+/// The runs of a turn so far.
+#[derive(Default)]
+struct Turn {
+    /// The shortest of those that count: only those that were not disturbed, if there are such.
+    best: Option<Run>,
+    calm: bool,
+}
+
+impl Turn {
+    fn add(&mut self, run: Run, calm: bool) {
+        let better = match self.best {
+            Some(best) if calm == self.calm => run.time < best.time,
+            Some(_) => calm,
+            None => true,
+        };
+        if better {
+            self.best = Some(run);
+        }
+        self.calm |= calm;
+    }
+}
+
+/// Checks one run. Its times; `None` if nobody saw how long it took, or something is wrong with it, which its cell
+/// tells then.
+fn record(engine: Engine, cell: &mut Cell, mut outcome: Outcome) -> Option<Run> {
+    // A native program has the host's clock; its lines would only add how late this process woke up.
+    if engine == Engine::Native {
+        outcome.time = outcome.guest_time.take().or(outcome.time);
+    }
+    match (&outcome.time, &outcome.checksum) {
+        (time, Some(checksum)) if outcome.status == 0 => {
+            if cell.checksum.as_ref().is_some_and(|before| before != checksum) {
+                cell.error = Some("wrong result: another one than in the round before".to_owned());
+            }
+            cell.checksum = Some(checksum.clone());
+            let guest = outcome.guest_time.map(|time| time.as_secs_f64());
+            return time.map(|time| Run { time: time.as_secs_f64(), guest });
+        }
+        // A program that found its own result wrong says so.
+        _ if outcome.said.iter().any(|line| line.starts_with("BAD ")) => {
+            cell.error = Some(format!("wrong result: {}", outcome.said.join(" ")));
+        }
+        _ => cell.error = Some(format!("exit status {}: {}", outcome.status, outcome.said.join(" "))),
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turn_has_its_shortest_undisturbed_run_or_the_shortest_of_all() {
+        let mut turn = Turn::default();
+        let best = |turn: &Turn| turn.best.map(|run| run.time);
+        for (time, calm, expected) in
+            [(5.0, false, 5.0), (4.0, false, 4.0), (6.0, true, 6.0), (3.0, false, 6.0), (5.5, true, 5.5)]
+        {
+            turn.add(Run { time, guest: None }, calm);
+            assert_eq!(best(&turn), Some(expected));
+        }
+        assert!(turn.calm);
+    }
+
+    #[test]
+    fn run_of_another_result_is_wrong_and_one_that_nobody_timed_has_no_time() {
+        let mut cell = Cell::default();
+        let outcome = |time, checksum: &str| Outcome {
+            time,
+            checksum: Some(checksum.to_owned()),
+            ..Outcome::default()
+        };
+        let second = Some(Duration::from_secs(1));
+        let run = record(Engine::Env86, &mut cell, outcome(second, "00"));
+        assert_eq!(run, Some(Run { time: 1.0, guest: None }));
+        assert_eq!(record(Engine::Env86, &mut cell, outcome(None, "00")), None);
+        assert_eq!(cell.error, None);
+        record(Engine::Env86, &mut cell, outcome(second, "01"));
+        assert!(cell.error.is_some_and(|error| error.contains("wrong result")));
+    }
+}
