@@ -2,6 +2,7 @@
 //!
 //! All servers and clients are on the host's loopback address. A table at the end says what was measured.
 
+use super::addresses::by_every_client;
 use super::servers::{Echo, Http, Tls, free_port, get, hash, load, serve};
 use super::session::{Card, HOST, Session, in_terminal};
 use crate::bars::{Bars, noise};
@@ -137,6 +138,7 @@ impl Course<'_> {
         self.bar(card, "short connections one after the other", |c| c.short(&mut s));
         self.bar(card, "connections at the same time", |c| c.parallel(&mut s));
         self.bar(card, "TLS with a verified certificate", |c| c.tls(&mut s));
+        self.bar(card, "addresses by dhclient, by hand, by udhcpc", |c| by_every_client(&mut s, &c.http));
         self.bar(card, "names the host resolves", |_| names(&mut s));
         self.bar(card, "ping of the gateway", |_| ping(&mut s));
         self.bar(card, "denied places get no connection", |c| c.denied(&mut s));
@@ -353,7 +355,7 @@ fn rate(bytes: usize, took: Duration) -> String {
     format!("{} MB at {:.1} MB/s", bytes / 1_000_000, bytes as f64 / 1e6 / took.as_secs_f64())
 }
 
-fn words(text: &str) -> String {
+pub(super) fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -67,7 +67,7 @@ pub struct Http {
 
 struct Shared {
     content: Arc<Vec<u8>>,
-    files: Mutex<HashMap<String, String>>,
+    files: Mutex<HashMap<String, Vec<u8>>>,
     connections: AtomicUsize,
     /// Requests that wait for each other, and whether they have met.
     waiting: Mutex<(usize, bool)>,
@@ -99,8 +99,8 @@ impl Http {
     }
 
     /// Makes a text available as `/file/NAME`.
-    pub fn publish(&self, name: &str, text: impl Into<String>) {
-        lock(&self.shared.files).insert(format!("/file/{name}"), text.into());
+    pub fn publish(&self, name: &str, content: impl Into<Vec<u8>>) {
+        lock(&self.shared.files).insert(format!("/file/{name}"), content.into());
     }
 
     /// Lets the next requests for `/together` wait for each other.
@@ -129,7 +129,7 @@ impl Shared {
         }
         let mut words = request.split(' ');
         let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
-        let text;
+        let (text, file);
         let body: &[u8] = match path {
             _ if method == "PUT" => {
                 reader.set_limit(length);
@@ -149,8 +149,8 @@ impl Shared {
                 let Some(found) = lock(&self.files).get(path).cloned() else {
                     return stream.write_all(b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n");
                 };
-                text = found;
-                text.as_bytes()
+                file = found;
+                &file
             }
         };
         write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
