@@ -175,11 +175,11 @@ impl Course<'_> {
     /// What is the processor's alone gets more rounds while an engine lacks undisturbed turns: an engine that met
     /// others more often than its peers would seem slower than it is.
     fn more_rounds(&mut self, rounds: u32, chosen: &[Workload], rows: &mut [Row]) {
-        let deadline = now() + MORE;
+        let (deadline, enough) = (now() + MORE, CALM_ENOUGH.min(rounds as usize));
         for round in rounds + 1.. {
             let mut complete = true;
             for (workload, row) in chosen.iter().zip(&mut *rows) {
-                let lacks = |cell: &Cell| cell.error.is_none() && cell.calm() < CALM_ENOUGH;
+                let lacks = |cell: &Cell| cell.error.is_none() && cell.calm() < enough;
                 if !workload.group.is_processor_alone() || !row.cells.values().any(lacks) {
                     continue;
                 }
