@@ -227,24 +227,49 @@ pub fn terminals(course: &Course) -> Result<String> {
 
 pub fn full_screen(course: &Course) -> Result<String> {
     let sizes = [(24, 80), (40, 100), (10, 30), (50, 132)];
-    let env86 = course.command(&["-i", "-t"], &["vi", "/etc/passwd"]);
+    let mut vi = full_screen_program(course, &["vi", "/etc/passwd"])?;
+    for (rows, columns) in sizes {
+        resize(&vi, rows, columns)?;
+        // It draws its last line where that is now.
+        vi.expect(&format!("\x1b[{rows};1H")).with_context(|| format!("vi, {rows}x{columns}"))?;
+    }
+    vi.send_bytes(b":q\r")?;
+    let status = vi.wait()?;
+    ensure!(status.success(), "vi: {status}");
+
+    let mut top = full_screen_program(course, &["top", "-d", "1"])?;
+    for (columns, heading) in [(80, " COMMAND\x1b[m"), (40, " %CP\x1b[m")] {
+        resize(&top, 20, columns)?;
+        // The line above the processes is cut at the right edge.
+        top.expect(heading).with_context(|| format!("top, {columns} columns"))?;
+    }
+    top.send_bytes(b"q")?;
+    let status = top.wait()?;
+    ensure!(status.success(), "top: {status}");
+    Ok(format!("vi at {} sizes, top at 2", sizes.len()))
+}
+
+/// A program of the guest in a terminal of 24 lines of 80.
+fn full_screen_program(course: &Course, line: &[&str]) -> Result<Guest> {
+    let env86 = course.command(&["-i", "-t"], line);
     let mut command = in_terminal(&within(course, "stty rows 24 cols 80; exec \"$@\"", &env86))?;
     course.at_home(&mut command);
     command.env("TERM", "xterm");
-    let mut guest = Guest::start(&mut command, SCREEN)?;
-    for (number, (rows, columns)) in sizes.into_iter().enumerate() {
-        if number > 0 {
-            let terminal = terminal_below(guest.id())?;
-            let size = [rows.to_string(), columns.to_string()];
-            output(tool("stty").arg("-F").arg(terminal).args(["rows", &size[0], "cols", &size[1]]))?;
+    Guest::start(&mut command, SCREEN)
+}
+
+fn resize(guest: &Guest, rows: usize, columns: usize) -> Result<()> {
+    let (rows, columns) = (rows.to_string(), columns.to_string());
+    // The terminal is there when the program has drawn something, or soon.
+    let deadline = now() + SCREEN;
+    let terminal = loop {
+        match terminal_below(guest.id()) {
+            Ok(terminal) => break terminal,
+            Err(error) if now() > deadline => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(10)),
         }
-        // It draws its last line where that is now.
-        guest.expect(&format!("\x1b[{rows};1H")).with_context(|| format!("{rows}x{columns}"))?;
-    }
-    guest.send_bytes(b":q\r")?;
-    let status = guest.wait()?;
-    ensure!(status.success(), "{status}");
-    Ok(format!("vi at {} sizes", sizes.len()))
+    };
+    output(tool("stty").arg("-F").arg(terminal).args(["rows", &rows, "cols", &columns])).map(drop)
 }
 
 /// The terminal of the program that `script` runs.
