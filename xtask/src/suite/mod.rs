@@ -190,12 +190,24 @@ fn print_json(rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
+/// Beginning and end of a long text: a suite may list thousands of differences, and the reason stands behind them.
+/// `--json` has all of it.
+fn shortened(text: &str) -> String {
+    const KEEP: usize = 300;
+    let count = text.chars().count();
+    if count <= 2 * KEEP {
+        return text.to_owned();
+    }
+    let (head, tail) = (text.chars().take(KEEP), text.chars().skip(count - KEEP));
+    format!("{} [...] {}", head.collect::<String>(), tail.collect::<String>())
+}
+
 /// Everything that did not pass, then the numbers.
 fn print_table(rows: &[Row]) {
     for row in rows {
         let (word, detail) = describe(row);
         if word != "pass" {
-            println!("{word:5}  {:10}  {:6}  {}  {detail}", row.suite, row.engine, row.test);
+            println!("{word:5}  {:10}  {:6}  {}  {}", row.suite, row.engine, row.test, shortened(&detail));
         }
     }
     println!("\n{:10}  {:6}  {:>6}  {:>6}  {:>6}  {:>6}", "suite", "engine", "pass", "known", "FAIL", "skip");
@@ -294,6 +306,14 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_text_keeps_its_beginning_and_its_end() {
+        assert_eq!(shortened("short"), "short");
+        let text = format!("begin{}end", "ä".repeat(1000));
+        let short = shortened(&text);
+        assert!(short.starts_with("begin") && short.ends_with("end") && short.chars().count() < 700);
+    }
 
     #[test]
     fn parse_line_reads_what_the_runner_prints() {
