@@ -22,15 +22,11 @@ const REPEATS: u32 = 4;
 const DISTURBED_REPEATS: u32 = 6;
 const DISTURBED_ENOUGH: f64 = 0.5;
 /// Who disturbs often goes away after a while: so long a full run waits for that with more rounds.
-const MORE: Duration = Duration::from_secs(120);
+const MORE: Duration = Duration::from_secs(180);
 
 /// Runs the workloads in all guests. In each round, every workload runs on every engine in turn, beginning with
 /// another engine each round, so that a change of the host's speed meets all of them. The rows, and how often others
 /// used the processor.
-///
-/// In a full run each round has new guests: two guests of one engine differ by where their code happens to lie and
-/// by what was translated when, and one of them is one sample of that. Whole programs have all their rounds in the
-/// last guests, since to read them from the disk first takes longer than the programs themselves.
 ///
 /// # Errors
 /// The host's. What does not run is told in its cell.
@@ -55,23 +51,16 @@ pub fn measure(
         turns: 0,
         disturbed: 0,
     };
-    let is_program = |workload: &Workload| workload.group == Group::Programs;
-    let mut lines: Vec<(&Workload, &mut Row)> = chosen.iter().zip(&mut rows).collect();
-    for round in 1..=rounds {
-        if round > 1 && !quick && !chosen.iter().all(is_program) {
-            course.start_anew()?;
-        }
-        for (workload, row) in lines.iter_mut().filter(|(workload, _)| !is_program(workload)) {
-            course.round(round, rounds, workload, row);
-        }
-    }
-    lines.retain(|(workload, _)| is_program(workload));
-    for (workload, row) in &mut lines {
+    for (workload, row) in chosen.iter().zip(&mut rows).filter(|(w, _)| w.group == Group::Programs) {
         course.warm_up(workload, row);
     }
-    for round in 1..=if quick { 1 } else { rounds } {
-        for (workload, row) in &mut lines {
-            course.round(round, rounds, workload, row);
+    for round in 1..=rounds {
+        for (workload, row) in chosen.iter().zip(&mut rows) {
+            if quick && round > 1 && workload.group == Group::Programs {
+                continue;
+            }
+            progress(&format!("round {round} of {rounds}: {}", workload.name));
+            course.round(round, workload, row);
         }
     }
     if !quick {
@@ -116,17 +105,8 @@ impl Course<'_> {
         }
     }
 
-    /// Boots all guests again.
-    fn start_anew(&mut self) -> Result<()> {
-        self.sessions.clear();
-        self.sessions = Session::start_all(self.contestants, self.guest)?;
-        Ok(())
-    }
-
-    /// One turn of a workload on each engine. After the planned `rounds` come those that wait for a calm host.
-    fn round(&mut self, round: u32, rounds: u32, workload: &Workload, row: &mut Row) {
-        let extra = if round > rounds { "others used the processor: " } else { "" };
-        progress(&format!("round {round} of {rounds}: {extra}{}", workload.name));
+    /// One turn of a workload on each engine.
+    fn round(&mut self, round: u32, workload: &Workload, row: &mut Row) {
         let count = self.sessions.len();
         for turn in 0..count {
             let index = (turn + round as usize) % count;
@@ -187,7 +167,8 @@ impl Course<'_> {
                     return;
                 }
                 complete = false;
-                self.round(round, rounds, workload, row);
+                progress(&format!("round {round}, others used the processor before: {}", workload.name));
+                self.round(round, workload, row);
             }
             if complete {
                 return;
