@@ -22,7 +22,7 @@ const REPEATS: u32 = 4;
 const DISTURBED_REPEATS: u32 = 6;
 const DISTURBED_ENOUGH: f64 = 0.5;
 /// Who disturbs often goes away after a while: so long a full run waits for that with more rounds.
-const MORE: Duration = Duration::from_secs(180);
+const MORE: Duration = Duration::from_secs(120);
 
 /// Runs the workloads in all guests. In each round, every workload runs on every engine in turn, beginning with
 /// another engine each round, so that a change of the host's speed meets all of them. The rows, and how often others
