@@ -43,7 +43,8 @@ static unsigned other_role(void)
     if (fd < 0 || socket_call(CALL_CONNECT, (u32)fd, (u32)where, sizeof where))
         fail("no connection");
     while (!put || moved < total) {
-        i32 n = syscall3(put ? SYS_write : SYS_read, (u32)fd, (u32)buffer, PIECE);
+        u32 piece = put && total - moved < PIECE ? total - moved : PIECE;
+        i32 n = syscall3(put ? SYS_write : SYS_read, (u32)fd, (u32)buffer, piece);
         if (n < 0)
             fail("the connection broke");
         if (n == 0)

@@ -220,7 +220,14 @@ impl Guest {
         let line = format!("/bench/transfer {role} {} {port} {}", self.host, server.bytes >> 20);
         self.console.go_on()?;
         self.console.send(&line)?;
-        self.console.wait_for_line(&format!("BYTES {}", server.bytes), deadline)?;
+        loop {
+            let said = self.console.line(deadline)?.text;
+            ensure!(!said.starts_with("BAD "), "{said}");
+            if let Some(moved) = said.strip_prefix("BYTES ") {
+                ensure!(moved == server.bytes.to_string(), "{moved} of {} bytes were moved", server.bytes);
+                break;
+            }
+        }
         let done = now();
         // When a program has written everything, much of it is still on its way.
         let seen = server.seen.recv_timeout(deadline.saturating_duration_since(now()));
