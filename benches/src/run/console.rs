@@ -212,6 +212,11 @@ impl Console {
         }
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Keeps the process from running.
     ///
     /// # Errors

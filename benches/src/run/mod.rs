@@ -11,7 +11,7 @@
 //! | `rounds.rs` | who runs when, how often, and what counts |
 //! | `machine.rs` | boot, restore, idle, memory |
 //! | `network.rs` | `benches network`: transfers over the network cards |
-//! | `probe.rs` | whether others used the host's processor |
+//! | `processors.rs` | which of the host's processors nobody else uses |
 //! | `results.rs` | medians, ratios, the table |
 //! | `html.rs` | the page |
 
@@ -21,7 +21,7 @@ mod html;
 mod image;
 mod machine;
 pub mod network;
-mod probe;
+mod processors;
 mod programs;
 mod results;
 mod rounds;

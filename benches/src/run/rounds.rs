@@ -7,8 +7,8 @@ use anyhow::Result;
 use super::console::Outcome;
 use super::engines::{Contestants, Engine};
 use super::image::GuestImage;
-use super::probe::Probe;
-use super::results::{CALM_ENOUGH, Cell, Row, Unit};
+use super::processors::{Processors, busiest_thread};
+use super::results::{Cell, Row, Unit};
 use super::session::Session;
 use super::workloads::{Group, Workload};
 use crate::clock::{now, progress};
@@ -21,8 +21,18 @@ const REPEATS: u32 = 4;
 /// A run that was disturbed is repeated until one is not, but at most so often, and not past so many seconds.
 const DISTURBED_REPEATS: u32 = 6;
 const DISTURBED_ENOUGH: f64 = 0.5;
-/// Who disturbs often goes away after a while: so long a full run waits for that with more rounds.
+/// So long a run waits for a processor that nobody else uses, ...
+const PATIENCE: Duration = Duration::from_secs(2);
+/// ... all runs of a round together, and what one leaves, the next may use.
+const PATIENCE_PER_ROUND: Duration = Duration::from_secs(25);
+/// What is the processor's alone gets more rounds until each engine has had so many undisturbed turns, ...
+const CALM_WANTED: usize = 5;
+/// ... for so long: who disturbs often goes away after a while.
 const MORE: Duration = Duration::from_secs(120);
+/// A workload that takes longer than this in a round, on all engines together, ...
+const LONG: Duration = Duration::from_secs(30);
+/// ... has no more rounds than these: what others add to it is a small part.
+const LONG_ROUNDS: u32 = 3;
 
 /// Runs the workloads in all guests. In each round, every workload runs on every engine in turn, beginning with
 /// another engine each round, so that a change of the host's speed meets all of them. The rows, and how often others
@@ -47,20 +57,25 @@ pub fn measure(
         quick,
         timeout: Duration::from_secs(if quick { 300 } else { 600 }),
         sessions: Session::start_all(contestants, guest)?,
-        probe: Probe::new(),
+        processors: Processors::new(),
+        patience: Duration::ZERO,
         turns: 0,
         disturbed: 0,
     };
-    for (workload, row) in chosen.iter().zip(&mut rows).filter(|(w, _)| w.group == Group::Programs) {
+    for (workload, row) in chosen.iter().zip(&mut rows) {
         course.warm_up(workload, row);
     }
+    let mut is_long = vec![false; chosen.len()];
     for round in 1..=rounds {
-        for (workload, row) in chosen.iter().zip(&mut rows) {
-            if quick && round > 1 && workload.group == Group::Programs {
+        course.patience += if quick { Duration::ZERO } else { PATIENCE_PER_ROUND };
+        for ((workload, row), is_long) in chosen.iter().zip(&mut rows).zip(&mut is_long) {
+            if *is_long && round > LONG_ROUNDS || quick && round > 1 && workload.group == Group::Programs {
                 continue;
             }
             progress(&format!("round {round} of {rounds}: {}", workload.name));
+            let start = now();
             course.round(round, workload, row);
+            *is_long |= start.elapsed() > LONG;
         }
     }
     if !quick {
@@ -76,26 +91,36 @@ struct Course<'a> {
     quick: bool,
     timeout: Duration,
     sessions: Vec<Session>,
-    probe: Probe,
+    processors: Processors,
+    /// How long the runs may still wait for a processor of their own.
+    patience: Duration,
     turns: u32,
     /// Turns without an undisturbed run.
     disturbed: u32,
 }
 
 impl Course<'_> {
-    /// A whole program is read from the disk once before it is measured, or found missing.
+    /// A whole program is read from the disk once before it is measured, or found missing. In a full run, what
+    /// depends on the processor is run once: v86's host translates what v86 has translated a second time, when it
+    /// has run for a while.
     fn warm_up(&mut self, workload: &Workload, row: &mut Row) {
+        let command = match workload.group {
+            Group::Programs => format!("/bench/whole {}", workload.name),
+            group if group.is_processor_alone() && !self.quick => workload.command(false),
+            _ => return,
+        };
         progress(&format!("warming up: {}", workload.name));
+        let (contestants, guest, timeout) = (self.contestants, self.guest, self.timeout);
         for session in &mut self.sessions {
-            let command = format!("/bench/whole {}", workload.name);
             let mut error = None;
-            let result = session.run(self.contestants, self.guest, &command, self.timeout, &mut |outcome| {
+            let result = session.turn(contestants, guest, timeout, &mut |console| {
+                let outcome = console.command(&command, now() + timeout)?;
                 error = match outcome.status {
                     0 => None,
                     3 => Some("the guest has no such program".to_owned()),
                     status => Some(format!("exit status {status}: {}", outcome.said.join(" "))),
                 };
-                false
+                Ok(())
             });
             let error = result.err().map(|error| format!("{error:#}")).or(error);
             if let Some(error) = &error {
@@ -118,25 +143,35 @@ impl Course<'_> {
     }
 
     fn turn(&mut self, index: usize, workload: &Workload, cell: &mut Cell) {
-        let session = &mut self.sessions[index];
-        let (engine, probe, quick) = (session.engine(), &mut self.probe, self.quick);
-        let (mut spent, mut runs, mut turn) = (0.0, 0, Turn::default());
-        let mut disturbed_before = probe.is_disturbed();
-        let mut again = |outcome| {
-            let run = record(engine, cell, outcome);
-            let disturbed = probe.is_disturbed();
-            if let Some(run) = run {
-                spent += run.time;
-                turn.add(run, !disturbed && !disturbed_before);
+        let Self { contestants, guest, quick, timeout, processors, patience, .. } = self;
+        let (session, command) = (&mut self.sessions[index], workload.command(*quick));
+        let engine = session.engine();
+        let mut turn = Turn::default();
+        let result = session.turn(contestants, guest, *timeout, &mut |console| {
+            let thread = busiest_thread(console.id());
+            let (mut spent, mut runs) = (0.0, 0);
+            loop {
+                // Nothing stays undisturbed for as long as a whole program takes.
+                let waits = !turn.calm && workload.group != Group::Programs;
+                let limit = if waits { PATIENCE.min(*patience) } else { Duration::ZERO };
+                let start = now();
+                let (processor, calm_before) = processors.wait_for_calm(limit);
+                *patience -= start.elapsed().min(limit);
+                processors.bind(thread, processor);
+                let outcome = console.command(&command, now() + *timeout)?;
+                let calm = processors.is_calm(processor) && calm_before;
+                if let Some(run) = record(engine, cell, outcome) {
+                    spent += run.time;
+                    turn.add(run, calm);
+                }
+                runs += 1;
+                let few = spent < ENOUGH[usize::from(*quick)] && runs < REPEATS;
+                let wait = !*quick && !turn.calm && spent < DISTURBED_ENOUGH && runs < DISTURBED_REPEATS;
+                if cell.error.is_some() || !few && !wait {
+                    return Ok(());
+                }
             }
-            runs += 1;
-            disturbed_before = disturbed;
-            let few = spent < ENOUGH[usize::from(quick)] && runs < REPEATS;
-            let wait = !quick && !turn.calm && spent < DISTURBED_ENOUGH && runs < DISTURBED_REPEATS;
-            cell.error.is_none() && (few || wait)
-        };
-        let result =
-            session.run(self.contestants, self.guest, &workload.command(quick), self.timeout, &mut again);
+        });
         self.turns += 1;
         self.disturbed += u32::from(!turn.calm);
         match (result, turn.best) {
@@ -155,7 +190,7 @@ impl Course<'_> {
     /// What is the processor's alone gets more rounds while an engine lacks undisturbed turns: an engine that met
     /// others more often than its peers would seem slower than it is.
     fn more_rounds(&mut self, rounds: u32, chosen: &[Workload], rows: &mut [Row]) {
-        let (deadline, enough) = (now() + MORE, CALM_ENOUGH.min(rounds as usize));
+        let (deadline, enough) = (now() + MORE, CALM_WANTED.min(rounds as usize));
         for round in rounds + 1.. {
             let mut complete = true;
             for (workload, row) in chosen.iter().zip(&mut *rows) {
@@ -167,6 +202,7 @@ impl Course<'_> {
                     return;
                 }
                 complete = false;
+                self.patience = deadline.saturating_duration_since(now());
                 progress(&format!("round {round}, others used the processor before: {}", workload.name));
                 self.round(round, workload, row);
             }

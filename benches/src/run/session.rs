@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::console::{Console, Outcome};
+use super::console::Console;
 use super::engines::{Contestants, Engine};
 use super::image::GuestImage;
 use crate::clock::{now, progress};
@@ -54,21 +54,19 @@ impl Session {
         self.engine
     }
 
-    /// Lets the guest go on, run a command once and again as long as `again` says so, and stop. A guest that does
-    /// not answer is started anew before the next command.
+    /// Lets the guest go on, do some work, and stop. A guest that failed is started anew before the next turn.
     ///
     /// # Errors
-    /// The guest cannot be started; it does not end the command within `timeout`.
-    pub fn run(
+    /// The guest cannot be started; it does not answer within `timeout`; the work's.
+    pub fn turn(
         &mut self,
         contestants: &Contestants,
         guest: &GuestImage,
-        command: &str,
         timeout: Duration,
-        again: &mut dyn FnMut(Outcome) -> bool,
+        work: &mut dyn FnMut(&mut Console) -> Result<()>,
     ) -> Result<()> {
         anyhow::ensure!(self.failures < MAX_FAILURES, "it failed too often");
-        let result = self.try_run(contestants, guest, command, timeout, again);
+        let result = self.try_turn(contestants, guest, timeout, work);
         if result.is_err() {
             self.console = None;
             self.failures += 1;
@@ -76,13 +74,12 @@ impl Session {
         result
     }
 
-    fn try_run(
+    fn try_turn(
         &mut self,
         contestants: &Contestants,
         guest: &GuestImage,
-        command: &str,
         timeout: Duration,
-        again: &mut dyn FnMut(Outcome) -> bool,
+        work: &mut dyn FnMut(&mut Console) -> Result<()>,
     ) -> Result<()> {
         let console = match &mut self.console {
             Some(console) => console,
@@ -96,7 +93,7 @@ impl Session {
         console.go_on()?;
         console.command(":", now() + timeout).context("after it was stopped")?;
         std::thread::sleep(SETTLE);
-        while again(console.command(command, now() + timeout)?) {}
+        work(console)?;
         console.stop()
     }
 }
