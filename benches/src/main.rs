@@ -55,8 +55,6 @@ enum Benchmark {
     Boot(boot::Options),
     /// Snapshots of the test guest in env86 and in v86: time to the prompt, memory, saving
     Snapshot(snapshot::Options),
-    /// Transfers between guest and host over each network card, in env86 and in QEMU
-    Network(run::network::Options),
 }
 
 fn main() -> ExitCode {
@@ -67,7 +65,6 @@ fn main() -> ExitCode {
         Benchmark::Count(options) => count::run(&options),
         Benchmark::Boot(options) => boot::run(&options),
         Benchmark::Snapshot(options) => snapshot::run(&options),
-        Benchmark::Network(options) => run::network::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 //
 //   node v86.mjs --v86 DIR --image DIR [--bios FILE --vga-bios FILE] [--cold | --state FILE]
 //                [--cdrom FILE] [--prompt TEXT] [--timeout SECONDS] [--save FILE] [--no-jit] [--times]
-//                [--network URL]
+//                [--network URL [--nic ne2k|virtio]]
 //                (--interactive | COMMAND...)
 //
 // Types each COMMAND when the prompt is there, and ends at the prompt after the last one (exit status 0).
@@ -35,6 +35,7 @@ const { values: options, positionals: commands } = parseArgs({
     "no-jit": { type: "boolean", default: false },
     times: { type: "boolean", default: false },
     network: { type: "string" },
+    nic: { type: "string", default: "ne2k" },
   },
 });
 
@@ -67,7 +68,7 @@ const machine = {
   disable_mouse: true,
   disable_speaker: true,
   disable_jit: options["no-jit"],
-  ...(options.network && { network_relay_url: options.network }),
+  ...(options.network && { network_relay_url: options.network, net_device: { type: options.nic } }),
 };
 if (options.cdrom) {
   machine.cdrom = load(options.cdrom);

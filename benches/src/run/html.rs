@@ -164,7 +164,7 @@ fn chart(results: &Results, group: Group, rows: &[&Row]) -> String {
     }
     let limit = if group.native_is_limit() {
         ""
-    } else if group == Group::System {
+    } else if matches!(group, Group::System | Group::Network) {
         " The host's kernel may itself be a guest: its times are no limit here."
     } else {
         " Bars to the left of 1: less than env86."

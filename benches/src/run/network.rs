@@ -1,120 +1,128 @@
-//! `benches network`: how fast a guest's network is, beside QEMU's user network with the same guest, kernel and
-//! card.
+//! The network: how long a program in the guest takes to move some mebibytes over one TCP connection, with each
+//! network card.
 //!
 //! The server is in this process, on the loopback address: what is measured is the way between it and a program in
 //! the guest. A download is timed from the connection to the end of the guest's program, an upload from the
 //! connection to the arrival of the last byte. The guest's program (`benches/guest/transfer.c`) reads and writes 64 KiB
 //! at a time: BusyBox's `nc` moves 1 KiB with three system calls, and would measure these.
+//!
+//! env86 and QEMU have a user network in their process. v86 has none that passes TCP through; it is connected to
+//! `env86 network`. The native program talks to the server directly.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
-use serde::Serialize;
 
 use super::console::Console;
 use super::engines::{Contestants, Engine};
 use super::image::GuestImage;
-use super::programs;
-use crate::clock::now;
-use crate::report::{Header, write_json};
-use crate::stats::Summary;
-use crate::workspace;
+use super::results::{Row, Unit};
+use super::workloads::{Group, is_chosen};
+use crate::clock::{now, progress};
+use crate::workspace::output;
 
-/// Options of `network`.
-#[derive(Args)]
-pub struct Options {
-    /// Network cards
-    #[arg(long, value_name = "CARDS", value_delimiter = ',', default_value = "virtio,ne2k",
-          value_parser = ["virtio", "ne2k"])]
-    nic: Vec<String>,
-    /// Mebibytes of a transfer over virtio; an NE2000 gets a sixteenth, since QEMU's loses most of a download
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=2047))]
+/// A network card.
+struct Card {
+    /// Name for `--nic`, and of the rows.
+    name: &'static str,
+    /// QEMU's name for it.
+    model: &'static str,
+    /// The guest's driver.
+    driver: &'static str,
+    /// Mebibytes of a transfer. QEMU's NE2000 loses so much of a download that one takes ten seconds.
     mib: u64,
-    /// How often each is measured
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// Only env86
-    #[arg(long)]
-    alone: bool,
-    /// Write the results to FILE as well
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
+
+const CARDS: [Card; 2] = [
+    Card { name: "virtio", model: "virtio-net-pci", driver: "virtio_net", mib: 64 },
+    Card { name: "ne2k", model: "ne2k_pci", driver: "ne2k-pci", mib: 1 },
+];
 
 /// A guest that is not there by then does not boot.
 const BOOT: Duration = Duration::from_secs(400);
 /// A transfer that is not over by then hangs.
-const TRANSFER: Duration = Duration::from_secs(600);
+const TRANSFER: Duration = Duration::from_secs(300);
+/// The host's address in env86's network.
+const HOST: &str = "192.168.127.254";
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Download,
     Upload,
 }
 
-/// One card, one direction.
-#[derive(Serialize)]
-struct Row {
-    card: String,
-    direction: Direction,
-    /// Of one transfer.
-    mib: u64,
-    /// Megabytes (10^6) per second by engine; env86 is the first.
-    speeds: Vec<(Engine, Summary)>,
+impl Direction {
+    const ALL: [Self; 2] = [Self::Download, Self::Upload];
+
+    fn row(self, card: &Card) -> String {
+        let direction = if self == Self::Download { "down" } else { "up" };
+        format!("{}-{direction}", card.name)
+    }
 }
 
-#[derive(Serialize)]
-struct Results {
-    header: Header,
-    rows: Vec<Row>,
+/// The rows of this group that `--only` chooses.
+pub fn rows(only: &[String]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for card in &CARDS {
+        for direction in Direction::ALL {
+            let name = direction.row(card);
+            if is_chosen(&name, Group::Network, only) {
+                let note = format!("{} MiB over one TCP connection", card.mib);
+                rows.push(Row::new(&name, Group::Network, Unit::Seconds, &note));
+            }
+        }
+    }
+    rows
 }
 
-/// Runs the comparison.
+/// Measures these rows. What fails is noted in its cell.
 ///
 /// # Errors
-/// A guest does not boot, or its network does not work.
-pub fn run(options: &Options) -> Result<()> {
-    let wanted = if options.alone { vec![] } else { vec![Engine::Qemu] };
-    let contestants = Contestants::find(&wanted, None)?;
-    let mini = workspace::fixtures().join("mini");
-    ensure!(mini.join("image.json").is_file(), "`cargo xtask fixtures` builds {}", mini.display());
-    let programs = programs::build()?;
-    let guest = GuestImage::prepare(&mini, "mini-bench", "mini# ", Some(&programs))?;
-    let mut header = Header::new(options.rounds);
-    for (engine, why) in &contestants.missing {
-        header.leave_out(format!("{}: {why}", engine.name()));
-    }
-    let mut rows = Vec::new();
-    for card in &options.nic {
-        let mib = if card == "virtio" { options.mib } else { (options.mib / 16).max(1) };
-        rows.extend(measure(&contestants, &guest, card, mib, options.rounds)?);
-    }
-    println!("{header}");
-    println!("\nOne TCP connection, MB/s (10^6 bytes), median of {}", options.rounds);
-    println!("{:<8} {:<10} {:>5} {:>10} {:>10} {:>8}", "card", "direction", "MiB", "env86", "qemu", "ratio");
-    for row in &rows {
-        let speed = |wanted| row.speeds.iter().find(|(engine, _)| *engine == wanted).map(|(_, s)| s.median);
-        let text = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.1}"));
-        let (env86, qemu) = (speed(Engine::Env86), speed(Engine::Qemu));
-        let ratio = env86.zip(qemu).map_or("-".to_owned(), |(a, b)| format!("{:.2}", a / b));
-        let direction = if row.direction == Direction::Download { "download" } else { "upload" };
-        println!(
-            "{:<8} {direction:<10} {:>5} {:>10} {:>10} {ratio:>8}",
-            row.card,
-            row.mib,
-            text(env86),
-            text(qemu)
-        );
-    }
-    if let Some(file) = &options.json {
-        write_json(file, &Results { header, rows })?;
+/// The host's.
+pub fn measure(contestants: &Contestants, image: &GuestImage, rounds: u32, rows: &mut [Row]) -> Result<()> {
+    for card in &CARDS {
+        let names = Direction::ALL.map(|direction| direction.row(card));
+        if !rows.iter().any(|row| names.contains(&row.name)) {
+            continue;
+        }
+        progress(&format!("network: booting guests with {}", card.name));
+        let server = Server::start(card.mib << 20)?;
+        let mut guests: Vec<_> = contestants
+            .engines()
+            .into_iter()
+            .map(|engine| (engine, Guest::boot(contestants, engine, image, card, &server)))
+            .collect();
+        for (engine, guest) in &mut guests {
+            if let Err(error) = guest
+                .as_mut()
+                .map_err(|error| format!("{error:#}"))
+                .and_then(|guest| guest.wait(image, card).map_err(|error| format!("{error:#}")))
+            {
+                for row in rows.iter_mut().filter(|row| names.contains(&row.name)) {
+                    row.cell(*engine).error = Some(error.clone());
+                }
+            }
+        }
+        for round in 1..=rounds {
+            for direction in Direction::ALL {
+                let name = direction.row(card);
+                let Some(row) = rows.iter_mut().find(|row| row.name == name) else { continue };
+                progress(&format!("network {round} of {rounds}: {name}"));
+                for (engine, guest) in &mut guests {
+                    let cell = row.cell(*engine);
+                    let (None, Ok(guest)) = (&cell.error, guest) else { continue };
+                    match guest.transfer(direction, &server) {
+                        Ok(time) => cell.samples.push(time.as_secs_f64()),
+                        Err(error) => cell.error = Some(format!("{error:#}")),
+                    }
+                }
+            }
+        }
     }
     Ok(())
 }
@@ -181,37 +189,63 @@ fn take(mut stream: TcpStream, _: u64) -> io::Result<Seen> {
 struct Guest {
     engine: Engine,
     console: Console,
+    /// `env86 network`, if the guest needs it.
+    _relay: Option<Console>,
     /// The host's address as the guest sees it.
     host: &'static str,
 }
 
 impl Guest {
-    fn boot(contestants: &Contestants, engine: Engine, image: &GuestImage, card: &str) -> Result<Self> {
+    fn boot(
+        contestants: &Contestants,
+        engine: Engine,
+        image: &GuestImage,
+        card: &Card,
+        server: &Server,
+    ) -> Result<Self> {
         let mut command = contestants.start(engine, image)?;
+        let mut relay = None;
         let host = match engine {
+            Engine::Native => "127.0.0.1",
+            Engine::Env86 => {
+                command.args(["--net", "--host-access", "--nic", card.name]);
+                HOST
+            }
             Engine::Qemu => {
-                let model = if card == "virtio" { "virtio-net-pci" } else { "ne2k_pci" };
-                command.args(["-nic", &format!("user,model={model}")]);
+                command.args(["-nic", &format!("user,model={}", card.model)]);
                 "10.0.2.2"
             }
-            _ => {
-                command.args(["--net", "--host-access", "--nic", card]);
-                "192.168.127.254"
+            Engine::V86 => {
+                let (console, url) = start_relay(contestants, server)?;
+                relay = Some(console);
+                command.args(["--network", &url, "--nic", card.name]);
+                if let Some(option) = websocket_option()? {
+                    command.env("NODE_OPTIONS", option);
+                }
+                HOST
             }
         };
-        let driver = if card == "virtio" { "virtio_net" } else { "ne2k-pci" };
-        let mut console = Console::start(command)?;
-        let deadline = now() + BOOT;
-        console.wait_for_prompt(image.prompt, deadline)?;
-        console
-            .send(&format!("modprobe {driver}; ip link set eth0 up; udhcpc -n -q -i eth0 && echo RE''ADY"))?;
-        console.wait_for_line("READY", deadline).context("the guest gets no address")?;
-        console.stop()?;
-        Ok(Self { engine, console, host })
+        Ok(Self { engine, console: Console::start(command)?, _relay: relay, host })
     }
 
-    /// Megabytes per second.
-    fn transfer(&mut self, direction: Direction, server: &Server) -> Result<f64> {
+    /// Waits until the guest has an address.
+    fn wait(&mut self, image: &GuestImage, card: &Card) -> Result<()> {
+        let deadline = now() + BOOT;
+        if self.engine == Engine::Native {
+            self.console.wait_for_line("AGENT", deadline)?;
+        } else {
+            self.console.wait_for_prompt(image.prompt, deadline)?;
+            let driver = card.driver;
+            self.console.send(&format!(
+                "modprobe {driver}; ip link set eth0 up; udhcpc -n -q -i eth0 && echo RE''ADY"
+            ))?;
+            self.console.wait_for_line("READY", deadline).context("the guest gets no address")?;
+        }
+        self.console.stop()
+    }
+
+    /// How long a transfer takes.
+    fn transfer(&mut self, direction: Direction, server: &Server) -> Result<Duration> {
         let deadline = now() + TRANSFER;
         let (role, port) = match direction {
             Direction::Download => ("get", server.download),
@@ -235,36 +269,59 @@ impl Guest {
         let seen = seen.context("no connection came")?.context("the connection broke")?;
         ensure!(seen.bytes == server.bytes, "{} of {} bytes came", seen.bytes, server.bytes);
         let end = if direction == Direction::Download { done } else { seen.ended };
-        Ok(server.bytes as f64 / 1e6 / (end - seen.begun).as_secs_f64())
+        Ok(end - seen.begun)
     }
 }
 
-fn measure(
-    contestants: &Contestants,
-    image: &GuestImage,
-    card: &str,
-    mib: u64,
-    rounds: u32,
-) -> Result<Vec<Row>> {
-    let server = Server::start(mib << 20)?;
-    let mut guests = Vec::new();
-    for engine in contestants.engines() {
-        eprintln!("{card}: booting {}", engine.name());
-        guests.push(Guest::boot(contestants, engine, image, card).with_context(|| engine.name())?);
+/// `env86 network`, from which the server can be reached; its URL.
+fn start_relay(contestants: &Contestants, server: &Server) -> Result<(Console, String)> {
+    let mut command = Command::new(&contestants.env86);
+    command.args(["network", "--port", "0"]);
+    for port in [server.download, server.upload] {
+        command.arg("--allow").arg(format!("host.env86.internal:{port}"));
     }
-    let mut rows = Vec::new();
-    for direction in [Direction::Download, Direction::Upload] {
-        let mut samples: Vec<(Engine, Vec<f64>)> =
-            guests.iter().map(|guest| (guest.engine, Vec::new())).collect();
-        for round in 1..=rounds {
-            for (guest, (engine, samples)) in guests.iter_mut().zip(&mut samples) {
-                let speed = guest.transfer(direction, &server).with_context(|| engine.name())?;
-                eprintln!("{card} {round} of {rounds}: {} {speed:.1} MB/s", engine.name());
-                samples.push(speed);
-            }
-        }
-        let speeds = samples.iter().filter_map(|(engine, list)| Some((*engine, Summary::of(list)?)));
-        rows.push(Row { card: card.to_owned(), direction, mib, speeds: speeds.collect() });
+    let mut console = Console::start(command)?;
+    let line = console.line(now() + Duration::from_secs(10)).context("`env86 network`")?.text;
+    let url = line.strip_prefix("Network URL: ").context("`env86 network` tells no URL")?.to_owned();
+    Ok((console, url))
+}
+
+/// What Node has to be told to have a WebSocket, if anything.
+fn websocket_option() -> Result<Option<&'static str>> {
+    const OPTION: &str = "--experimental-websocket";
+    let test = ["-e", "process.exit(typeof WebSocket === 'undefined' ? 1 : 0)"];
+    if output(Command::new("node").args(test)).is_ok() {
+        return Ok(None);
     }
-    Ok(rows)
+    output(Command::new("node").arg(OPTION).args(test)).context("this version of Node has no WebSocket")?;
+    Ok(Some(OPTION))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_chooses_cards_and_directions() {
+        let names = |words: &[&str]| -> Vec<String> {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            rows(&words).into_iter().map(|row| row.name).collect()
+        };
+        assert_eq!(names(&[]), ["virtio-down", "virtio-up", "ne2k-down", "ne2k-up"]);
+        assert_eq!(names(&["network"]), names(&[]));
+        assert_eq!(names(&["ne2k"]), ["ne2k-down", "ne2k-up"]);
+        assert_eq!(names(&["integer"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn server_gives_all_bytes_and_counts_those_it_takes() {
+        let server = Server::start(1 << 20).unwrap();
+        let connect = |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let mut received = Vec::new();
+        connect(server.download).read_to_end(&mut received).unwrap();
+        assert_eq!(received.len(), 1 << 20);
+        assert_eq!(server.seen.recv().unwrap().unwrap().bytes, 1 << 20);
+        connect(server.upload).write_all(&received[..1000]).unwrap();
+        assert_eq!(server.seen.recv().unwrap().unwrap().bytes, 1000);
+    }
 }

@@ -13,7 +13,7 @@ use crate::workspace::{output, root, target_dir};
 /// Files for the guest's `/bench`: name, permissions, content.
 pub type File = (String, u32, Vec<u8>);
 
-/// Helpers of the scripts and of `benches network`.
+/// Helpers of the scripts and of the group `network`.
 const HELPERS: &[&str] = &["mark", "text", "transfer"];
 /// Files that are taken as they are.
 const SCRIPTS: &[(&str, u32)] = &[("agent", 0o755), ("whole", 0o755), ("work.py", 0o644)];

@@ -301,7 +301,7 @@ impl fmt::Display for Results {
         }
         writeln!(
             f,
-            "\nMedians over the rounds. Times as multiples of the native one (in `system` and `machine`"
+            "\nMedians over the rounds. Times as multiples of the native one (in `system`, `network` and `machine`"
         )?;
         writeln!(f, "absolute), and of the peers' as multiples of env86's; > 1: env86 is faster.\n")?;
         write!(f, "{:9} {:16}", "group", "workload")?;

@@ -62,25 +62,15 @@ pub fn measure(
         turns: 0,
         disturbed: 0,
     };
-    for (workload, row) in chosen.iter().zip(&mut rows) {
-        course.warm_up(workload, row);
-    }
-    let mut is_long = vec![false; chosen.len()];
-    for round in 1..=rounds {
-        course.patience += if quick { Duration::ZERO } else { PATIENCE_PER_ROUND };
-        for ((workload, row), is_long) in chosen.iter().zip(&mut rows).zip(&mut is_long) {
-            if *is_long && round > LONG_ROUNDS || quick && round > 1 && workload.group == Group::Programs {
-                continue;
-            }
-            progress(&format!("round {round} of {rounds}: {}", workload.name));
-            let start = now();
-            course.round(round, workload, row);
-            *is_long |= start.elapsed() > LONG;
-        }
-    }
+    // What is the processor's alone comes first, all rounds of it: after gcc and the others, v86 has dropped what it
+    // translated before, and would have to begin again in each round.
+    let alone = chosen.iter().take_while(|workload| workload.group.is_processor_alone()).count();
+    let (first_rows, other_rows) = rows.split_at_mut(alone);
+    course.rounds(rounds, &chosen[..alone], first_rows);
     if !quick {
-        course.more_rounds(rounds, chosen, &mut rows);
+        course.more_rounds(rounds, &chosen[..alone], first_rows);
     }
+    course.rounds(rounds, &chosen[alone..], other_rows);
     Ok((rows, format!("Others used the processor in {} of {} turns", course.disturbed, course.turns)))
 }
 
@@ -100,6 +90,27 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
+    /// All of these workloads in all rounds.
+    fn rounds(&mut self, rounds: u32, chosen: &[Workload], rows: &mut [Row]) {
+        for (workload, row) in chosen.iter().zip(&mut *rows) {
+            self.warm_up(workload, row);
+        }
+        let mut is_long = vec![false; chosen.len()];
+        for round in 1..=rounds {
+            self.patience += if self.quick { Duration::ZERO } else { PATIENCE_PER_ROUND };
+            for ((workload, row), is_long) in chosen.iter().zip(&mut *rows).zip(&mut is_long) {
+                let is_program = workload.group == Group::Programs;
+                if *is_long && round > LONG_ROUNDS || self.quick && round > 1 && is_program {
+                    continue;
+                }
+                progress(&format!("round {round} of {rounds}: {}", workload.name));
+                let start = now();
+                self.round(round, workload, row);
+                *is_long |= start.elapsed() > LONG;
+            }
+        }
+    }
+
     /// A whole program is read from the disk once before it is measured, or found missing. In a full run, what
     /// depends on the processor is run once: v86's host translates what v86 has translated a second time, when it
     /// has run for a while.
@@ -187,15 +198,15 @@ impl Course<'_> {
         }
     }
 
-    /// What is the processor's alone gets more rounds while an engine lacks undisturbed turns: an engine that met
-    /// others more often than its peers would seem slower than it is.
+    /// More rounds for what an engine lacks undisturbed turns of: an engine that met others more often than its peers
+    /// would seem slower than it is.
     fn more_rounds(&mut self, rounds: u32, chosen: &[Workload], rows: &mut [Row]) {
         let (deadline, enough) = (now() + MORE, CALM_WANTED.min(rounds as usize));
         for round in rounds + 1.. {
             let mut complete = true;
             for (workload, row) in chosen.iter().zip(&mut *rows) {
                 let lacks = |cell: &Cell| cell.error.is_none() && cell.calm() < enough;
-                if !workload.group.is_processor_alone() || !row.cells.values().any(lacks) {
+                if !row.cells.values().any(lacks) {
                     continue;
                 }
                 if now() >= deadline {

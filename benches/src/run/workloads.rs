@@ -20,13 +20,15 @@ pub enum Group {
     System,
     /// Programs of the guest's distribution.
     Programs,
+    /// Transfers over the network cards.
+    Network,
     /// The machine as a whole: boot, restore, idle, memory.
     Machine,
 }
 
 impl Group {
     /// In the order of the report.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Integer,
         Self::X87,
         Self::Sse2,
@@ -34,6 +36,7 @@ impl Group {
         Self::Memory,
         Self::System,
         Self::Programs,
+        Self::Network,
         Self::Machine,
     ];
 
@@ -47,14 +50,15 @@ impl Group {
             Self::Memory => "memory",
             Self::System => "system",
             Self::Programs => "programs",
+            Self::Network => "network",
             Self::Machine => "machine",
         }
     }
 
-    /// Whether the native time is what no emulator can beat. In `system` the native run asks the host's kernel,
-    /// which may be slower than a guest's: it may be a guest itself.
+    /// Whether the native time is what no emulator can beat. In `system` and `network` the native run asks the
+    /// host's kernel, which may be slower than a guest's: it may be a guest itself.
     pub fn native_is_limit(self) -> bool {
-        !matches!(self, Self::System | Self::Machine)
+        !matches!(self, Self::System | Self::Network | Self::Machine)
     }
 
     /// Whether nothing but the processor decides about the time: no caches, no kernel.
@@ -192,6 +196,11 @@ mod tests {
         for source in ALL.iter().filter_map(|workload| workload.source) {
             assert!(directory.join(format!("{source}.c")).is_file(), "{source}");
         }
+    }
+
+    #[test]
+    fn what_is_the_processors_alone_comes_first() {
+        assert!(ALL.is_sorted_by_key(|workload| !workload.group.is_processor_alone()));
     }
 
     #[test]
