@@ -21,7 +21,7 @@ use anyhow::{Context, Result, ensure};
 use super::console::Console;
 use super::engines::{Contestants, Engine};
 use super::image::GuestImage;
-use super::results::{Row, Unit};
+use super::results::{Cell, Row, Unit};
 use super::workloads::{Group, is_chosen};
 use crate::clock::{now, progress};
 use crate::workspace::output;
@@ -46,7 +46,7 @@ const CARDS: [Card; 2] = [
 /// A guest that is not there by then does not boot.
 const BOOT: Duration = Duration::from_secs(400);
 /// A transfer that is not over by then hangs.
-const TRANSFER: Duration = Duration::from_secs(300);
+const TRANSFER: Duration = Duration::from_secs(60);
 /// The host's address in env86's network.
 const HOST: &str = "192.168.127.254";
 
@@ -91,21 +91,14 @@ pub fn measure(contestants: &Contestants, image: &GuestImage, rounds: u32, rows:
             continue;
         }
         progress(&format!("network: booting guests with {}", card.name));
-        let server = Server::start(card.mib << 20)?;
         let mut guests: Vec<_> = contestants
             .engines()
             .into_iter()
-            .map(|engine| (engine, Guest::boot(contestants, engine, image, card, &server)))
+            .map(|engine| (engine, Guest::boot(contestants, engine, image, card)))
             .collect();
-        for (engine, guest) in &mut guests {
-            if let Err(error) = guest
-                .as_mut()
-                .map_err(|error| format!("{error:#}"))
-                .and_then(|guest| guest.wait(image, card).map_err(|error| format!("{error:#}")))
-            {
-                for row in rows.iter_mut().filter(|row| names.contains(&row.name)) {
-                    row.cell(*engine).error = Some(error.clone());
-                }
+        for (_, guest) in &mut guests {
+            if let Err(error) = guest.as_mut().map_or(Ok(()), |guest| guest.wait(image, card)) {
+                *guest = Err(error);
             }
         }
         for round in 1..=rounds {
@@ -114,17 +107,26 @@ pub fn measure(contestants: &Contestants, image: &GuestImage, rounds: u32, rows:
                 let Some(row) = rows.iter_mut().find(|row| row.name == name) else { continue };
                 progress(&format!("network {round} of {rounds}: {name}"));
                 for (engine, guest) in &mut guests {
-                    let cell = row.cell(*engine);
-                    let (None, Ok(guest)) = (&cell.error, guest) else { continue };
-                    match guest.transfer(direction, &server) {
-                        Ok(time) => cell.samples.push(time.as_secs_f64()),
-                        Err(error) => cell.error = Some(format!("{error:#}")),
-                    }
+                    turn(row.cell(*engine), guest, direction);
                 }
             }
         }
     }
     Ok(())
+}
+
+/// One transfer. A guest in which one failed is given up: its card has stopped, or its shell still waits.
+fn turn(cell: &mut Cell, guest: &mut Result<Guest>, direction: Direction) {
+    match guest.as_mut().map(|guest| guest.transfer(direction)) {
+        Ok(Ok(time)) => cell.samples.push(time.as_secs_f64()),
+        Ok(Err(error)) => {
+            cell.error = Some(format!("{error:#}"));
+            *guest = Err(error);
+        }
+        Err(error) if cell.samples.is_empty() => cell.error = Some(format!("{error:#}")),
+        // What it did before counts.
+        Err(_) => {}
+    }
 }
 
 /// A connection that is over, as the server saw it.
@@ -191,18 +193,15 @@ struct Guest {
     console: Console,
     /// `env86 network`, if the guest needs it.
     _relay: Option<Console>,
+    /// Its own: a connection that hangs is no other guest's concern.
+    server: Server,
     /// The host's address as the guest sees it.
     host: &'static str,
 }
 
 impl Guest {
-    fn boot(
-        contestants: &Contestants,
-        engine: Engine,
-        image: &GuestImage,
-        card: &Card,
-        server: &Server,
-    ) -> Result<Self> {
+    fn boot(contestants: &Contestants, engine: Engine, image: &GuestImage, card: &Card) -> Result<Self> {
+        let server = Server::start(card.mib << 20)?;
         let mut command = contestants.start(engine, image)?;
         let mut relay = None;
         let host = match engine {
@@ -216,7 +215,7 @@ impl Guest {
                 "10.0.2.2"
             }
             Engine::V86 => {
-                let (console, url) = start_relay(contestants, server)?;
+                let (console, url) = start_relay(contestants, &server)?;
                 relay = Some(console);
                 command.args(["--network", &url, "--nic", card.name]);
                 if let Some(option) = websocket_option()? {
@@ -225,7 +224,7 @@ impl Guest {
                 HOST
             }
         };
-        Ok(Self { engine, console: Console::start(command)?, _relay: relay, host })
+        Ok(Self { engine, console: Console::start(command)?, _relay: relay, server, host })
     }
 
     /// Waits until the guest has an address.
@@ -245,8 +244,8 @@ impl Guest {
     }
 
     /// How long a transfer takes.
-    fn transfer(&mut self, direction: Direction, server: &Server) -> Result<Duration> {
-        let deadline = now() + TRANSFER;
+    fn transfer(&mut self, direction: Direction) -> Result<Duration> {
+        let (deadline, server) = (now() + TRANSFER, &self.server);
         let (role, port) = match direction {
             Direction::Download => ("get", server.download),
             Direction::Upload => ("put", server.upload),

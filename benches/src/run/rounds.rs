@@ -23,14 +23,16 @@ const DISTURBED_REPEATS: u32 = 6;
 const DISTURBED_ENOUGH: f64 = 0.5;
 /// So long a run waits for a processor that nobody else uses, ...
 const PATIENCE: Duration = Duration::from_secs(2);
-/// ... all runs of a round together, and what one leaves, the next may use.
-const PATIENCE_PER_ROUND: Duration = Duration::from_secs(25);
+/// ... all runs of a round of what is the processor's alone together; what they leave, those after them may use.
+const PATIENCE_PER_ROUND: Duration = Duration::from_secs(15);
 /// What is the processor's alone gets more rounds until each engine has had so many undisturbed turns, ...
 const CALM_WANTED: usize = 5;
 /// ... for so long: who disturbs often goes away after a while.
-const MORE: Duration = Duration::from_secs(120);
+const MORE: Duration = Duration::from_secs(90);
+/// A run whose beginning was seen so many seconds late was disturbed: milliseconds matter to the shortest ones.
+const SEEN_LATE: f64 = 0.0005;
 /// A workload that takes longer than this in a round, on all engines together, ...
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(10);
 /// ... has no more rounds than these: what others add to it is a small part.
 const LONG_ROUNDS: u32 = 3;
 
@@ -92,12 +94,15 @@ struct Course<'a> {
 impl Course<'_> {
     /// All of these workloads in all rounds.
     fn rounds(&mut self, rounds: u32, chosen: &[Workload], rows: &mut [Row]) {
-        for (workload, row) in chosen.iter().zip(&mut *rows) {
+        for (workload, row) in chosen.iter().zip(&mut *rows).filter(|(w, _)| w.group == Group::Programs) {
             self.warm_up(workload, row);
         }
         let mut is_long = vec![false; chosen.len()];
         for round in 1..=rounds {
-            self.patience += if self.quick { Duration::ZERO } else { PATIENCE_PER_ROUND };
+            if !self.quick && chosen.iter().all(|workload| workload.group.is_processor_alone()) {
+                self.patience += PATIENCE_PER_ROUND;
+                self.drop_translations();
+            }
             for ((workload, row), is_long) in chosen.iter().zip(&mut *rows).zip(&mut is_long) {
                 let is_program = workload.group == Group::Programs;
                 if *is_long && round > LONG_ROUNDS || self.quick && round > 1 && is_program {
@@ -111,15 +116,9 @@ impl Course<'_> {
         }
     }
 
-    /// A whole program is read from the disk once before it is measured, or found missing. In a full run, what
-    /// depends on the processor is run once: v86's host translates what v86 has translated a second time, when it
-    /// has run for a while.
+    /// A whole program is read from the disk once before it is measured, or found missing.
     fn warm_up(&mut self, workload: &Workload, row: &mut Row) {
-        let command = match workload.group {
-            Group::Programs => format!("/bench/whole {}", workload.name),
-            group if group.is_processor_alone() && !self.quick => workload.command(false),
-            _ => return,
-        };
+        let command = format!("/bench/whole {}", workload.name);
         progress(&format!("warming up: {}", workload.name));
         let (contestants, guest, timeout) = (self.contestants, self.guest, self.timeout);
         for session in &mut self.sessions {
@@ -138,6 +137,22 @@ impl Course<'_> {
                 progress(&format!("{} on {}: {error}", workload.name, session.engine().name()));
             }
             row.cell(session.engine()).error = error;
+        }
+    }
+
+    /// Lets v86's guest forget the files it has read. A program is read into other pages then and translated anew:
+    /// how lucky that is varies, and v86's lines with it, by up to 40 %. With one translation for all rounds, that
+    /// would be the difference between two runs of the harness. The others translate alike each time, and would only
+    /// get scattered pages from it.
+    fn drop_translations(&mut self) {
+        let (contestants, guest, timeout) = (self.contestants, self.guest, self.timeout);
+        for session in self.sessions.iter_mut().filter(|session| session.engine() == Engine::V86) {
+            let result = session.turn(contestants, guest, timeout, &mut |console| {
+                console.command("echo 3 > /proc/sys/vm/drop_caches", now() + timeout).map(drop)
+            });
+            if let Err(error) = result {
+                progress(&format!("{}: {error:#}", session.engine().name()));
+            }
         }
     }
 
@@ -161,6 +176,11 @@ impl Course<'_> {
         let result = session.turn(contestants, guest, *timeout, &mut |console| {
             let thread = busiest_thread(console.id());
             let (mut spent, mut runs) = (0.0, 0);
+            // v86's host translates what v86 has translated a second time, when it has run for a while.
+            if engine == Engine::V86 && workload.group.is_processor_alone() && !*quick {
+                let outcome = console.command(&command, now() + *timeout)?;
+                record(engine, cell, outcome);
+            }
             loop {
                 // Nothing stays undisturbed for as long as a whole program takes.
                 let waits = !turn.calm && workload.group != Group::Programs;
@@ -173,7 +193,7 @@ impl Course<'_> {
                 let calm = processors.is_calm(processor) && calm_before;
                 if let Some(run) = record(engine, cell, outcome) {
                     spent += run.time;
-                    turn.add(run, calm);
+                    turn.add(run, calm && !run.was_seen_late());
                 }
                 runs += 1;
                 let few = spent < ENOUGH[usize::from(*quick)] && runs < REPEATS;
@@ -230,6 +250,14 @@ struct Run {
     time: f64,
     /// The guest's own.
     guest: Option<f64>,
+}
+
+impl Run {
+    /// A run that was longer for the guest than for this process: it saw the START line late, because the host let it
+    /// sleep on another processor.
+    fn was_seen_late(&self) -> bool {
+        self.guest.is_some_and(|guest| guest > self.time + SEEN_LATE)
+    }
 }
 
 /// The runs of a turn so far.
@@ -294,6 +322,15 @@ mod tests {
             assert_eq!(best(&turn), Some(expected));
         }
         assert!(turn.calm);
+    }
+
+    #[test]
+    fn run_that_was_longer_for_the_guest_was_seen_late() {
+        let run = |time, guest| Run { time, guest };
+        assert!(run(0.009, Some(0.012)).was_seen_late());
+        assert!(!run(0.0121, Some(0.012)).was_seen_late());
+        assert!(!run(0.0119, Some(0.012)).was_seen_late());
+        assert!(!run(0.009, None).was_seen_late());
     }
 
     #[test]
