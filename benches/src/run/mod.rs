@@ -85,7 +85,7 @@ pub fn run(options: &Options) -> Result<()> {
     let plan = machine::Plan {
         only: &options.only,
         rounds: if options.quick { 1 } else { rounds.min(3) },
-        idle: Duration::from_secs(if options.quick { 3 } else { 15 }),
+        idle: Duration::from_secs(if options.quick { 3 } else { 10 }),
         v86: options.v86.as_deref(),
     };
     // The guests that a quick run would have to boot for the network take longer than its other groups.

@@ -28,7 +28,7 @@ const PATIENCE_PER_ROUND: Duration = Duration::from_secs(15);
 /// What is the processor's alone gets more rounds until each engine has had so many undisturbed turns, ...
 const CALM_WANTED: usize = 5;
 /// ... for so long: who disturbs often goes away after a while.
-const MORE: Duration = Duration::from_secs(90);
+const MORE: Duration = Duration::from_secs(60);
 /// A run whose beginning was seen so many seconds late was disturbed: milliseconds matter to the shortest ones.
 const SEEN_LATE: f64 = 0.0005;
 /// A workload that takes longer than this in a round, on all engines together, ...
